@@ -1,0 +1,315 @@
+/** The nouns of landfall, and its seams. Times are integer milliseconds since the epoch, durations milliseconds, sizes bytes. */
+
+declare const shaBrand: unique symbol
+/** A git object id: 40 (SHA-1) or 64 (SHA-256) lower-case hex digits, never all zeros. Made by `parseSha` alone. */
+export type Sha = string & { readonly [shaBrand]: true }
+
+/** The commit id in `text`, in lower case, or null where it is none. All zeros, a forge's way to say "no commit", is none. */
+export function parseSha(text: unknown): Sha | null {
+  if (typeof text !== 'string' || !/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/i.test(text)) return null
+  return isZeroSha(text) ? null : (text.toLowerCase() as Sha)
+}
+
+/** Forges write "there was nothing" and "it is gone" as 40 or 64 zeros. */
+export function isZeroSha(text: unknown): boolean {
+  return typeof text === 'string' && /^(?:0{40}|0{64})$/.test(text)
+}
+
+// --- What a forge says --------------------------------------------------------------------------------------------
+
+export const FORGES = ['github', 'gitlab'] as const
+export type ForgeName = (typeof FORGES)[number]
+
+/** One ref that moved. `before` is null for a new ref, `after` is null for a deleted one. */
+export interface Change {
+  /** Full name: `refs/heads/main`, `refs/tags/v1`. */
+  readonly ref: string
+  readonly before: Sha | null
+  readonly after: Sha | null
+}
+
+export interface ForgeRequest {
+  /** Header names in lower case. */
+  readonly headers: Readonly<Record<string, string | undefined>>
+  /** The bytes as they came. */
+  readonly body: Uint8Array
+}
+
+/** What a verified delivery says, in landfall's words. */
+export interface Announcement {
+  /** The forge's own id of the delivery, where it sends one. */
+  readonly guid: string | null
+  /** landfall's word: `push`, or the forge's event in lower case with dashes. */
+  readonly event: string
+  /** The event exactly as the forge names it: `push`, `Push Hook`. */
+  readonly forgeEvent: string
+  /** `owner/name` as the forge spells it, validated (`isRepository`); null where the event has none. */
+  readonly repo: string | null
+  readonly changes: readonly Change[]
+  /** The payload's word for the default branch: a hint, used only until a fetch has told the truth. */
+  readonly defaultBranch: string | null
+  /** The JSON text to hand to scripts, where it is not the body itself (a form's `payload` field). */
+  readonly payload: string | null
+}
+
+export type Accepted =
+  | { readonly kind: 'unauthentic' }
+  | { readonly kind: 'unsupported-type' }
+  | {
+      readonly kind: 'invalid'
+      readonly guid: string | null
+      readonly forgeEvent: string | null
+      readonly detail: string
+    }
+  | { readonly kind: 'ping'; readonly announcement: Announcement }
+  | { readonly kind: 'event'; readonly announcement: Announcement }
+
+/** What `landfall send` and the tests ask a forge to make: the delivery that it would send for this. */
+export interface OutgoingDelivery {
+  readonly event: string
+  readonly repo: string
+  readonly ref: string
+  readonly before: Sha | null
+  readonly after: Sha | null
+  readonly guid: string
+  /** A payload to send instead of a composed one. */
+  readonly payload?: string
+  readonly cloneUrl?: string
+  readonly defaultBranch?: string
+}
+
+/** The seam of the forges: one file each. */
+export interface Forge {
+  readonly name: ForgeName
+  /** Where this forge's public site serves clones; `{repo}` stands for `owner/name`. */
+  readonly clone: string
+  /** The user name that goes with a token for HTTPS clones. */
+  readonly tokenUser: string
+  /**
+   * Verifies, and only then reads. Never throws for what a request contains. `secrets` has at least one entry and none is
+   * empty; any of them may have signed.
+   */
+  accept(request: ForgeRequest, secrets: readonly string[], now: number): Promise<Accepted>
+  /** Headers (lower case, with content type) and body of a delivery, signed with `secret`. */
+  compose(
+    delivery: OutgoingDelivery,
+    secret: string,
+    now: number,
+  ): { readonly headers: Record<string, string>; readonly body: string }
+  /** What a person enters in the forge's webhook form, in the form's own words and order. */
+  form(url: string, secret: string): readonly { readonly field: string; readonly value: string }[]
+}
+
+const REPOSITORY = /^[A-Za-z0-9_][A-Za-z0-9._-]*(?:\/[A-Za-z0-9_.-]+){1,20}$/
+
+/** True for `owner/name` or `group/sub/name` that is safe in a URL and in a path. */
+export function isRepository(text: unknown): text is string {
+  return (
+    typeof text === 'string' &&
+    text.length <= 400 &&
+    REPOSITORY.test(text) &&
+    text.split('/').every((part) => part !== '.' && part !== '..' && !part.startsWith('-') && !/\.git$/i.test(part))
+  )
+}
+
+/** True for a full ref name that git would accept (git check-ref-format) and that no program mistakes for an option. */
+export function isRef(text: unknown): text is string {
+  return (
+    typeof text === 'string' &&
+    text.length <= 1000 &&
+    text.startsWith('refs/') &&
+    !/[\p{Cc} ~^:?*[\\]|\.\.|@\{|\/\/|\.$|\/$/u.test(text) &&
+    text.split('/').every((part) => part !== '' && !part.startsWith('.') && !part.endsWith('.lock')) &&
+    !/^refs\/(?:heads|tags)\/-/.test(text) &&
+    text.split('/').length >= 3
+  )
+}
+
+// --- Deliveries ---------------------------------------------------------------------------------------------------
+
+export type Verdict = 'accepted' | 'ping' | 'ignored' | 'duplicate' | 'invalid'
+/** Why a whole delivery came to nothing. */
+export type DeliveryReason = 'no-target' | 'repository-not-allowed' | 'event'
+/** Why one target was not moved by a delivery. */
+export type TargetReason = 'event' | 'ref' | 'ref-deleted' | 'frozen' | 'renamed'
+
+/** What a delivery meant for one instance: a run, or a reason with a sentence. */
+export type Effect =
+  | { readonly target: string; readonly run: number }
+  | { readonly target: string; readonly reason: TargetReason; readonly detail: string }
+
+export interface Delivery {
+  readonly id: number
+  readonly hook: string
+  readonly forge: ForgeName
+  readonly guid: string | null
+  readonly event: string | null
+  readonly forgeEvent: string | null
+  readonly verdict: Verdict
+  readonly reason: DeliveryReason | null
+  readonly detail: string | null
+  /** The earlier delivery that this one repeats. */
+  readonly repeats: number | null
+  readonly repo: string | null
+  readonly changes: readonly Change[]
+  readonly targets: readonly Effect[]
+  readonly receivedAt: number
+}
+
+// --- Runs ---------------------------------------------------------------------------------------------------------
+
+export type Trigger =
+  | 'push'
+  | 'poll'
+  | 'redelivery'
+  | 'event'
+  | 'manual'
+  | 'rollback'
+  | 'retry'
+  | 'recovery'
+  | 'unfreeze'
+  | 'once'
+
+export const RUN_ENDS = [
+  'succeeded',
+  'failed',
+  'timed-out',
+  'cancelled',
+  'superseded',
+  'interrupted',
+  'fetch-failed',
+  'unstartable',
+  'skipped',
+] as const
+export type RunEnd = (typeof RUN_ENDS)[number]
+export type RunState = 'queued' | 'running' | RunEnd
+
+export type RunReason =
+  // skipped
+  | 'already-deployed'
+  | 'stale'
+  | 'diverged'
+  | 'ref-gone'
+  | 'no-script'
+  | 'rejected'
+  // failed
+  | 'tempfail'
+  | 'activate'
+  | 'interruptions'
+  // interrupted
+  | 'crash'
+  | 'shutdown'
+  // cancelled
+  | 'target-removed'
+
+export type PhaseName = 'fetch' | 'checkout' | 'script' | 'activate' | 'on_failure' | 'on_success' | 'on_recovery'
+
+export interface Phase {
+  readonly name: PhaseName
+  readonly startedAt: number
+  readonly ms: number
+  /** Exit code of a phase that is a process and exited by itself. */
+  readonly exitCode?: number
+}
+
+export interface Run {
+  readonly id: number
+  /** The instance's name. */
+  readonly target: string
+  readonly repo: string
+  /** Null until a first fetch has told the default branch. */
+  readonly ref: string | null
+  /** C: what the trigger named. */
+  readonly announced: Sha | null
+  /** What the forge said C replaced; carried over when a newer push takes a waiting one's place. */
+  readonly before: Sha | null
+  /** What the run deploys, known once it has decided. */
+  readonly commit: Sha | null
+  /** D when the run decided. */
+  readonly previous: Sha | null
+  readonly trigger: Trigger
+  readonly event: string
+  readonly delivery: number | null
+  readonly state: RunState
+  readonly reason: RunReason | null
+  /** A sentence for people beside `reason`. */
+  readonly detail: string | null
+  /** From 1; a retry counts on. */
+  readonly attempt: number
+  /** How often fetch failures and exit 75 were retried already (their budget is not `retries`). */
+  readonly softAttempts: number
+  /** Interruptions in a row before this run. */
+  readonly interruptions: number
+  /** Two polls at least `poll` apart saw this tip, so that it may be followed although it has diverged. */
+  readonly pollsAgree: boolean
+  readonly exitCode: number | null
+  readonly signal: string | null
+  readonly phases: readonly Phase[]
+  readonly lane: string
+  /** The position in the lane: its own id, or that of the waiting run whose place it took. */
+  readonly place: number
+  /** A retry waits outside the lane until then. */
+  readonly notBefore: number | null
+  readonly queuedAt: number
+  readonly startedAt: number | null
+  readonly finishedAt: number | null
+  readonly supersededBy: number | null
+}
+
+/** How a run ended, as the runner tells the store. */
+export interface Outcome {
+  readonly end: RunEnd
+  readonly reason: RunReason | null
+  readonly detail: string | null
+  readonly exitCode: number | null
+  readonly signal: string | null
+}
+
+// --- Instances ----------------------------------------------------------------------------------------------------
+
+/** A tip that diverged from, or lies behind, what is deployed, and when a poll first saw it (null: no poll has yet). */
+export interface Doubt {
+  readonly tip: Sha
+  readonly since: number | null
+}
+
+export interface Instance {
+  /** `site`, or `site:acme/blog` where the target's `repo` is a glob. */
+  readonly name: string
+  /** The target's name in the configuration. */
+  readonly target: string
+  readonly repo: string
+  readonly state: 'new' | 'ok' | 'broken'
+  /** D. */
+  readonly deployed: { readonly commit: Sha; readonly run: number; readonly at: number } | null
+  /** The newest commit that somebody announced or a poll found. */
+  readonly wanted: { readonly commit: Sha; readonly at: number } | null
+  /** The last tip that was deployed, attempted, skipped or rejected: a poll queues nothing for it again. */
+  readonly considered: Sha | null
+  readonly rejected: readonly Sha[]
+  readonly doubt: Doubt | null
+  /** The remote's default branch as last seen (`main`), for targets that follow it. */
+  readonly defaultBranch: string | null
+  readonly firstSeenAt: number
+}
+
+/** A sealed release on disk. */
+export interface Release {
+  readonly instance: string
+  readonly commit: Sha
+  readonly run: number
+  readonly directory: string
+}
+
+// --- Seams --------------------------------------------------------------------------------------------------------
+
+/** Structured log: a fixed event and fields. Never a secret, a payload, or a URL with a token. */
+export interface Log {
+  debug(event: string, fields?: Record<string, unknown>): void
+  info(event: string, fields?: Record<string, unknown>): void
+  warn(event: string, fields?: Record<string, unknown>): void
+  error(event: string, fields?: Record<string, unknown>): void
+}
+
+/** Milliseconds since the epoch. */
+export type Clock = () => number

@@ -1,0 +1,145 @@
+/**
+ * What the launcher does for the daemon: everything that starts a process or touches a target's files. The daemon's event
+ * loop stays free of process starts, which block it for milliseconds (docs/performance.md). Values cross a pipe as JSON,
+ * so these are plain data.
+ */
+import type { Sha } from './model.ts'
+
+/** Where a repository is fetched from, and with what. */
+export interface Remote {
+  /** Without credentials. A URL, scp-like `git@host:path`, or an absolute path. */
+  readonly url: string
+  /** Absolute directory of the bare mirror, one for each (remote, user). */
+  readonly mirror: string
+  readonly sshKeyFile: string | null
+  readonly knownHostsFile: string | null
+  /** A file in git's credential-store format, for HTTPS. */
+  readonly credentialsFile: string | null
+}
+
+export interface ListRefsOrder {
+  readonly remote: Remote
+  /** Short names (`main`); the default branch is always told. */
+  readonly branches: readonly string[]
+  readonly timeoutMs: number
+}
+export interface RemoteRefs {
+  /** The default branch (`main`) and its tip; null where the remote is empty or its HEAD points nowhere. */
+  readonly head: { readonly branch: string; readonly tip: Sha } | null
+  /** Tips by short name, of the branches asked for that exist. */
+  readonly branches: Readonly<Record<string, Sha>>
+}
+
+/** How one commit lies to another: `ahead` = a descendant, `behind` = an ancestor, `unknown` = the other is not in the mirror. */
+export type Relation = 'same' | 'ahead' | 'behind' | 'diverged' | 'unknown'
+
+export interface FetchOrder {
+  readonly remote: Remote
+  /** Short branch name; null asks the remote for its default branch first. */
+  readonly branch: string | null
+  /** C, to be looked for in what was fetched. */
+  readonly announced: Sha | null
+  /** D, to be compared with. */
+  readonly deployed: Sha | null
+  /** Whether the relation of C to D is wanted too; it costs a git command where C is neither T nor D. */
+  readonly compareAnnounced: boolean
+  /** A directory-safe name under `refs/landfall/`, where T and C are pinned until the run has ended. */
+  readonly pinnedAs: string
+  /** Marks git's processes, so that they can be found after a crash. */
+  readonly env: Readonly<Record<string, string>>
+  readonly timeoutMs: number
+}
+export interface Fetched {
+  /** The branch that was followed (`main`); null where the remote has no default branch. */
+  readonly branch: string | null
+  /** T; null where the branch is gone. */
+  readonly tip: Sha | null
+  /** T seen from D; `unknown` without a D, or where D is not in the mirror. */
+  readonly tipToDeployed: Relation
+  readonly announcedInTip: 'yes' | 'no' | 'missing'
+  /** C seen from D; `unknown` where it was not asked for. */
+  readonly announcedToDeployed: Relation
+  /** Git commands that were started. */
+  readonly commands: number
+}
+
+export interface PinOrder {
+  readonly remote: Remote
+  readonly pinnedAs: string
+  /** The pins that shall be there, by last name component (`deployed`); every other pin of `pinnedAs` is removed. */
+  readonly pins: Readonly<Record<string, Sha>>
+}
+
+export interface CheckOutOrder {
+  readonly remote: Remote
+  readonly commit: Sha
+  /** D, for the list of changed paths; null lists every file. */
+  readonly previous: Sha | null
+  /** Absolute and not there yet; its parent is made where missing. */
+  readonly directory: string
+  /** Where to write the changed paths, one a line and NUL-separated. */
+  readonly changed: { readonly lines: string; readonly nul: string }
+  readonly env: Readonly<Record<string, string>>
+  readonly timeoutMs: number
+}
+
+export interface LinkOrder {
+  /** The symlink to switch atomically; its parent directory exists. */
+  readonly link: string
+  /** What it shall point to; null removes it. */
+  readonly to: string | null
+}
+
+export interface ScriptOrder {
+  /** Executed directly, never through a shell; a relative first element is taken from `cwd`. */
+  readonly argv: readonly [string, ...string[]]
+  readonly cwd: string
+  /** The whole environment. */
+  readonly env: Readonly<Record<string, string>>
+  /** From start to TERM. */
+  readonly timeoutMs: number
+  /** From TERM to KILL. */
+  readonly killGraceMs: number
+  readonly log: LogFileOrder
+}
+export interface LogFileOrder {
+  /** Appended to. */
+  readonly file: string
+  /** Head and tail are kept, the cut between them is marked. */
+  readonly maxBytes: number
+  /** Values to blot out as `***`. */
+  readonly masked: readonly string[]
+}
+/** A process group leader, told apart from a later process of the same id by its start time (clock ticks since boot). */
+export interface ProcessMark {
+  readonly pid: number
+  readonly startTime: number
+}
+export type ScriptEnd =
+  | { readonly kind: 'exited'; readonly code: number }
+  | { readonly kind: 'killed'; readonly signal: NodeJS.Signals }
+  | { readonly kind: 'timed-out' }
+  | { readonly kind: 'aborted' }
+  | { readonly kind: 'unstartable'; readonly detail: string }
+
+/**
+ * Every call takes an abort signal: git is killed with its descendants, a script gets TERM, grace, KILL. An aborted call
+ * rejects with `aborted`, save `runScript`, which resolves to the kind `aborted` once the whole group is gone.
+ */
+export interface Work {
+  /** Throws `remote` where the remote cannot be reached, `git` for anything else. */
+  listRefs(order: ListRefsOrder, signal?: AbortSignal): Promise<RemoteRefs>
+  /** Makes the mirror where it is missing or corrupt. Throws like `listRefs`. */
+  fetch(order: FetchOrder, signal?: AbortSignal): Promise<Fetched>
+  pin(order: PinOrder): Promise<void>
+  /** Afterwards `directory` is a work tree at exactly `commit` with a `.git` of its own. On error it is removed. */
+  checkOut(order: CheckOutOrder, signal?: AbortSignal): Promise<void>
+  /** Resolves to what the link pointed to before, or null. Throws `unstartable` where `link` is something else than a symlink. */
+  switchLink(order: LinkOrder): Promise<string | null>
+  /** Removes directories with everything in them; missing ones are fine. */
+  remove(directories: readonly string[]): Promise<void>
+  /** `started` is called once, as soon as the process is there. */
+  runScript(order: ScriptOrder, started: (mark: ProcessMark) => void, signal?: AbortSignal): Promise<ScriptEnd>
+  /** Packs the mirror if loose objects or packs have become many, so that linking them stays cheap. */
+  tidy(remote: Remote): Promise<void>
+}
