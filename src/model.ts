@@ -129,7 +129,7 @@ export function isRef(text: unknown): text is string {
 
 export type Verdict = 'accepted' | 'ping' | 'ignored' | 'duplicate' | 'invalid'
 /** Why a whole delivery came to nothing. */
-export type DeliveryReason = 'no-target' | 'repository-not-allowed' | 'event'
+export type DeliveryReason = 'no-target' | 'repository-not-allowed'
 /** Why one target was not moved by a delivery. */
 export type TargetReason = 'event' | 'ref' | 'ref-deleted' | 'frozen' | 'renamed'
 
@@ -154,6 +154,35 @@ export interface Delivery {
   readonly changes: readonly Change[]
   readonly targets: readonly Effect[]
   readonly receivedAt: number
+}
+
+/** A verified delivery on its way into the store. */
+export interface Received {
+  readonly hook: string
+  readonly forge: ForgeName
+  readonly kind: 'event' | 'ping' | 'invalid'
+  readonly guid: string | null
+  readonly event: string | null
+  readonly forgeEvent: string | null
+  readonly repo: string | null
+  readonly changes: readonly Change[]
+  readonly defaultBranch: string | null
+  /** Why it is invalid. */
+  readonly detail: string | null
+  /** SHA-256 of the body as it came. */
+  readonly bodyHash: Uint8Array
+  /** The JSON text for scripts, as raw deflate; `bytes` is its length before. */
+  readonly payload: { readonly compressed: Uint8Array; readonly bytes: number }
+  readonly receivedAt: number
+}
+
+/** What is on disk of a delivery, and what the forge is told. */
+export interface Receipt {
+  readonly delivery: number
+  readonly verdict: Verdict
+  readonly reason: DeliveryReason | null
+  readonly detail: string | null
+  readonly targets: readonly Effect[]
 }
 
 // --- Runs ---------------------------------------------------------------------------------------------------------
@@ -202,14 +231,12 @@ export type RunReason =
   // cancelled
   | 'target-removed'
 
-export type PhaseName = 'fetch' | 'checkout' | 'script' | 'activate' | 'on_failure' | 'on_success' | 'on_recovery'
+export type PhaseName = 'fetch' | 'checkout' | 'script' | 'activate'
 
 export interface Phase {
   readonly name: PhaseName
   readonly startedAt: number
   readonly ms: number
-  /** Exit code of a phase that is a process and exited by itself. */
-  readonly exitCode?: number
 }
 
 export interface Run {
@@ -282,6 +309,8 @@ export interface Instance {
   readonly state: 'new' | 'ok' | 'broken'
   /** D. */
   readonly deployed: { readonly commit: Sha; readonly run: number; readonly at: number } | null
+  /** The commit that was deployed before D. */
+  readonly deployedBefore: Sha | null
   /** The newest commit that somebody announced or a poll found. */
   readonly wanted: { readonly commit: Sha; readonly at: number } | null
   /** The last tip that was deployed, attempted, skipped or rejected: a poll queues nothing for it again. */
