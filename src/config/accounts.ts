@@ -1,0 +1,61 @@
+/** The machine's accounts and groups, by name and by number. */
+import { execFile } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
+import { userInfo } from 'node:os'
+import { promisify } from 'node:util'
+
+/** The account that this process runs as. */
+export interface Account {
+  readonly uid: number
+  readonly name: string
+}
+
+/** The effective account. A container may run as a number that has no name: then the number is the name. */
+export function ownAccount(): Account {
+  const uid = process.geteuid?.() ?? -1
+  try {
+    return { uid, name: userInfo().username }
+  } catch {
+    return { uid, name: String(uid) }
+  }
+}
+
+export async function accountNamed(name: string): Promise<Account | null> {
+  const fields = await lookUp('passwd', name)
+  return fields === null ? null : { uid: Number(fields[2]), name }
+}
+
+/** The account's name, or its number where it has none. */
+export async function nameOfUser(uid: number): Promise<string> {
+  return (await lookUp('passwd', uid))?.[0] ?? String(uid)
+}
+
+/** The group's name, or its number where it has none. */
+export async function nameOfGroup(gid: number): Promise<string> {
+  return (await lookUp('group', gid))?.[0] ?? String(gid)
+}
+
+export async function groupExists(name: string): Promise<boolean> {
+  return (await gidOfGroup(name)) !== null
+}
+
+export async function gidOfGroup(name: string): Promise<number | null> {
+  const fields = await lookUp('group', name)
+  return fields === null ? null : Number(fields[2])
+}
+
+/** The local files first, which costs no process; then `getent`, which also knows LDAP and systemd's own accounts. */
+async function lookUp(database: 'passwd' | 'group', key: string | number): Promise<readonly string[] | null> {
+  const local = await readFile(`/etc/${database}`, 'utf8').catch(() => '')
+  const found = local
+    .split('\n')
+    .map((line) => line.split(':'))
+    .find((fields) => fields.length > 2 && fields[typeof key === 'string' ? 0 : 2] === String(key))
+  if (found !== undefined) return found
+  try {
+    const { stdout } = await promisify(execFile)('getent', [database, String(key)], { timeout: 5000 })
+    return stdout.trimEnd().split(':')
+  } catch {
+    return null // exit 2: no such account; or a system without getent, where the files are all there is
+  }
+}
