@@ -1,0 +1,102 @@
+/** Bodies of strangers: how much of them is taken, for how long, and how a connection ends whose body nobody wants. */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+
+/** All that strangers may make us hold at once, before any of it has proved authentic. */
+export const BUDGET_BYTES = 64 * 1024 * 1024
+/** From the end of the headers to the end of the body. */
+export const BODY_TIMEOUT_MS = 30_000
+
+export type Upload =
+  /** To be released once the body has proved authentic or is no longer held. */
+  | { readonly kind: 'complete'; readonly pieces: readonly Uint8Array[]; readonly release: () => void }
+  | { readonly kind: 'too-large' }
+  /** The budget is spent. */
+  | { readonly kind: 'busy' }
+  | { readonly kind: 'too-slow' }
+  /** The client is gone; no answer will reach it. */
+  | { readonly kind: 'aborted' }
+
+export interface UploadLimits {
+  readonly maxBodyBytes: number
+  readonly budgetBytes: number
+  readonly bodyTimeoutMs: number
+}
+
+/** Reads bodies within the limits. Of a body that says itself that it is too large, nothing is read. */
+export function createUploads({ maxBodyBytes, budgetBytes, bodyTimeoutMs }: UploadLimits) {
+  let held = 0
+
+  return function read(incoming: IncomingMessage, outgoing: ServerResponse): Promise<Upload> {
+    const declared = Number(incoming.headers['content-length'] ?? 0)
+    if (declared > maxBodyBytes) return Promise.resolve({ kind: 'too-large' })
+    // Only what has arrived counts as held: a length that is merely declared would let one packet lock out everybody.
+    if (held + declared > budgetBytes) return Promise.resolve({ kind: 'busy' })
+    if (incoming.headers.expect !== undefined && incoming.httpVersion === '1.1') outgoing.writeContinue()
+
+    return new Promise((resolve) => {
+      const pieces: Uint8Array[] = []
+      let bytes = 0
+      const release = () => {
+        held -= bytes
+        bytes = 0
+      }
+      const take = (piece: Uint8Array) => {
+        bytes += piece.byteLength
+        held += piece.byteLength
+        if (bytes > maxBodyBytes) refuse('too-large')
+        else if (held > budgetBytes) refuse('busy')
+        else pieces.push(piece)
+      }
+      const refuse = (kind: 'too-large' | 'busy' | 'too-slow' | 'aborted') => {
+        incoming.pause()
+        release()
+        settle({ kind })
+      }
+      const complete = () => settle({ kind: 'complete', pieces, release })
+      const abort = () => refuse('aborted')
+      const timer = setTimeout(() => refuse('too-slow'), bodyTimeoutMs)
+      const settle = (upload: Upload) => {
+        clearTimeout(timer)
+        incoming.off('data', take).off('end', complete).off('error', abort).off('close', abort)
+        resolve(upload)
+      }
+      incoming.on('data', take).on('end', complete).on('error', abort).on('close', abort)
+    })
+  }
+}
+
+/** What node reads and throws away after an answer so that the connection can serve on. Beyond it, closing is cheaper. */
+const SKIPPED_BYTES = 64 * 1024
+
+/** True where a body may still be on its way that is not worth reading just to keep the connection. */
+export function hasUnreadBody({ headers, complete }: IncomingMessage): boolean {
+  if (complete) return false
+  // A client that waits for "100 Continue" may leave its body out after a refusal: what follows would be misread.
+  return (
+    headers.expect !== undefined ||
+    headers['transfer-encoding'] !== undefined ||
+    Number(headers['content-length'] ?? 0) > SKIPPED_BYTES
+  )
+}
+
+/** How long a client that is still sending has for reading our refusal. */
+const LINGER_MS = 1000
+
+/**
+ * Ends the connection after the answer without reading on. Closing a socket that has unread bytes resets it, and a reset
+ * can overtake the answer: so our side is closed first, and the socket a moment later.
+ */
+export function closeUnread(incoming: IncomingMessage, outgoing: ServerResponse): void {
+  const { socket } = incoming
+  outgoing.shouldKeepAlive = false
+  // What node calls on a connection's last answer.
+  socket.destroySoon = () => {
+    socket.end()
+    setTimeout(() => socket.destroy(), LINGER_MS).unref()
+  }
+  // Node has just begun to throw the rest of the body away; it shall stay where it is.
+  outgoing.once('finish', () => {
+    incoming.pause()
+    socket.pause()
+  })
+}
