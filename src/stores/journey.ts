@@ -1,0 +1,263 @@
+/** The writing verbs: each is one transaction, told in SQL. */
+import type { DatabaseSync } from 'node:sqlite'
+import type { Delivery, Effect, Receipt, Received, Run, Trigger } from '../model.ts'
+import { type GroupWrite, storeError } from './group.ts'
+import type { Payloads } from './payloads.ts'
+import { createQueueing } from './queueing.ts'
+import { toDelivery, toRun } from './rows.ts'
+import type { InstancePatch, Queued, Recorded, Route, Routing, Store } from './store.ts'
+
+export type Journey = Pick<
+  Store,
+  | 'record'
+  | 'queue'
+  | 'started'
+  | 'returned'
+  | 'decided'
+  | 'marked'
+  | 'unmarked'
+  | 'finished'
+  | 'seen'
+  | 'remember'
+  | 'fellSilent'
+  | 'prune'
+  | 'probe'
+>
+
+export function createJourney(parts: {
+  readonly db: DatabaseSync
+  readonly write: GroupWrite
+  readonly payloads: Payloads
+  readonly keepDeliveriesMs: number
+}): Journey {
+  const { db, write, payloads, keepDeliveriesMs } = parts
+  const queueing = createQueueing(db)
+  const sql = prepare(db)
+  let nextDelivery = queueing.lastId('deliveries') + 1
+
+  /** The newest earlier delivery that this one repeats, by the forge's id or by its content. */
+  function sameDelivery(received: Received): Delivery | null {
+    const since = received.receivedAt - keepDeliveriesMs
+    const byGuid = received.guid === null ? undefined : sql.sameGuid.get(received.guid, received.hook, since)
+    const row = byGuid ?? sql.sameBody.get(received.bodyHash, received.hook, received.forgeEvent, since)
+    return row === undefined ? null : toDelivery(row)
+  }
+
+  function isUnfinished(delivery: Delivery): boolean {
+    const runs = delivery.targets.flatMap((effect) => ('run' in effect ? [effect.run] : []))
+    if (runs.some((run) => sql.isUnfinished.get(run) !== undefined)) return true
+    // A retry or a recovery carries its delivery on.
+    return sql.hasUnfinished.get(delivery.id) !== undefined
+  }
+
+  function recordNow(received: Received, routing: Routing, file: string | null): Recorded {
+    const id = nextDelivery
+    nextDelivery += 1
+    const earlier = received.kind === 'event' ? sameDelivery(received) : null
+    if (earlier !== null && isUnfinished(earlier)) {
+      insertDelivery(
+        id,
+        received,
+        { verdict: 'duplicate', reason: null, detail: null, targets: earlier.targets },
+        earlier,
+      )
+      const receipt = {
+        delivery: earlier.id,
+        verdict: 'duplicate',
+        reason: null,
+        detail: null,
+        targets: earlier.targets,
+      }
+      return { receipt: receipt as Receipt, queued: [], superseded: [] }
+    }
+
+    const queued: Run[] = []
+    const superseded: number[] = []
+    const follow = (route: Route): Effect => {
+      if (route.kind === 'reason') {
+        return { target: route.instance.name, reason: route.reason, detail: route.detail }
+      }
+      const trigger: Trigger = earlier === null ? route.order.trigger : 'redelivery'
+      // Only a first delivery is believed when it says that history was rewritten: this one may be a replay.
+      const before = earlier === null ? route.order.before : null
+      const made = queueing.queue({ ...route.order, trigger, before }, id, received.receivedAt)
+      if (made.isNew) queued.push(made.run)
+      superseded.push(...made.superseded)
+      return { target: route.order.instance.name, run: made.run.id }
+    }
+    const targets = routing.kind === 'routes' && received.kind === 'event' ? routing.routes.map(follow) : []
+    const verdict = verdictOf(received, targets)
+    const nowhere = routing.kind === 'nowhere' && received.kind === 'event' ? routing : null
+    const reason = nowhere?.reason ?? null
+    const detail = nowhere?.detail ?? received.detail
+    insertDelivery(id, received, { verdict, reason, detail, targets }, earlier)
+    payloads.insert(id, received.payload, file)
+    if (received.repo !== null && received.kind === 'event') {
+      sql.heard.run(received.hook, received.repo.toLowerCase(), received.receivedAt, received.receivedAt)
+    }
+    return { receipt: { delivery: id, verdict, reason, detail, targets }, queued, superseded }
+  }
+
+  function insertDelivery(
+    id: number,
+    received: Received,
+    told: Omit<Receipt, 'delivery'>,
+    earlier: Delivery | null,
+  ): void {
+    const { hook, forge, guid, event, forgeEvent, repo, changes, bodyHash, receivedAt } = received
+    const { verdict, reason, detail, targets } = told
+    const about = [hook, forge, guid, event, forgeEvent, verdict, reason, detail, earlier?.id ?? null, repo]
+    sql.delivery.run(id, ...about, JSON.stringify(changes), JSON.stringify(targets), bodyHash, receivedAt)
+  }
+
+  function patch(instance: string, change: InstancePatch): void {
+    const { state, deployed, deployedBefore, considered, doubt, defaultBranch, rejected } = change
+    if (state !== undefined) sql.state.run(state, instance)
+    if (deployed !== undefined) {
+      sql.deployed.run(deployed?.commit ?? null, deployed?.run ?? null, deployed?.at ?? null, instance)
+    }
+    if (deployedBefore !== undefined) sql.deployedBefore.run(deployedBefore, instance)
+    if (considered !== undefined) sql.considered.run(considered, instance)
+    if (doubt !== undefined) sql.doubt.run(doubt?.tip ?? null, doubt?.since ?? null, instance)
+    if (defaultBranch !== undefined) sql.defaultBranch.run(defaultBranch, instance)
+    if (rejected !== undefined) sql.rejected.run(JSON.stringify(rejected), instance)
+  }
+
+  return {
+    async record(received, routing) {
+      const staged = payloads.stage(received.payload)
+      // No await for the usual small payload: its write joins the group of this turn.
+      if (staged === null) return write(() => recordNow(received, routing, null))
+      let file: string
+      try {
+        file = await staged
+      } catch (cause) {
+        throw storeError(cause)
+      }
+      try {
+        const recorded = await write(() => recordNow(received, routing, file))
+        if (recorded.receipt.verdict === 'duplicate') await payloads.discard(file)
+        return recorded
+      } catch (cause) {
+        await payloads.discard(file)
+        throw cause
+      }
+    },
+
+    queue: (orders, at) =>
+      write((): Queued => {
+        const made = orders.map((order) => ({ order, ...queueing.queue(order, null, at) }))
+        return {
+          queued: made.filter(({ isNew }) => isNew).map(({ run }) => run),
+          superseded: made.flatMap(({ superseded }) => superseded),
+          runs: made.map(({ order, run, isNew }) => ({ target: order.instance.name, run: run.id, isNew })),
+        }
+      }),
+
+    started: (run, at) => write(() => sql.started.run(at, run).changes === 1),
+    returned: (run) => write(() => void sql.returned.run(run)),
+    decided: (run, { ref, commit, previous, detail }) =>
+      write(() => void sql.decided.run(ref, commit, previous, detail, run)),
+    marked: (run, { pid, startTime }) => write(() => void sql.marked.run(run, pid, startTime)),
+    unmarked: (run) => write(() => void sql.unmarked.run(run)),
+
+    finished: (id, finish) =>
+      write(() => {
+        const { outcome, phases, at } = finish
+        const { end, reason, detail, exitCode, signal } = outcome
+        const ended = sql.finished.run(end, reason, detail, exitCode, signal, JSON.stringify(phases), at, id)
+        if (ended.changes === 0) return { queued: [], superseded: [] }
+        sql.unmarked.run(id)
+        const row = sql.run.get(id)
+        if (row === undefined) return { queued: [], superseded: [] }
+        const run = toRun(row)
+        patch(run.target, finish.instance)
+        for (const forgotten of finish.forgotten) sql.forget.run(forgotten)
+        if (finish.sealed !== null) {
+          sql.seal.run(finish.sealed.run, finish.sealed.instance, finish.sealed.commit, finish.sealed.directory)
+        }
+        const followUp = finish.followUp && queueing.follow(run, finish.followUp, at)
+        return { queued: followUp ? [followUp] : [], superseded: [] }
+      }),
+
+    seen: (instance, at) => write(() => queueing.see(instance, at)),
+    remember: (instance, change) => write(() => patch(instance, change)),
+    fellSilent: (hook, repo, at) => write(() => void sql.silent.run(at, hook, repo.toLowerCase())),
+
+    async prune({ keepDeliveriesMs: deliveriesMs, keepPayloadsMs, keepRuns }, at) {
+      await payloads.prune(at - Math.min(keepPayloadsMs, deliveriesMs))
+      return write(() => {
+        const doomed = sql.oldRuns.all(keepRuns).map((row) => Number(row['id']))
+        for (const run of doomed) sql.deleteRun.run(run)
+        sql.deleteDeliveries.run(at - deliveriesMs)
+        return doomed
+      })
+    },
+
+    probe: (at) => write(() => void sql.probe.run(at)),
+  }
+}
+
+function verdictOf(received: Received, targets: readonly Effect[]): Receipt['verdict'] {
+  if (received.kind !== 'event') return received.kind
+  return targets.some((effect) => 'run' in effect) ? 'accepted' : 'ignored'
+}
+
+function prepare(db: DatabaseSync) {
+  return {
+    sameGuid: db.prepare(
+      "select * from deliveries where guid = ? and hook = ? and received_at >= ? and verdict <> 'duplicate' order by id desc limit 1",
+    ),
+    sameBody: db.prepare(
+      "select * from deliveries where body_hash = ? and hook = ? and forge_event is ? and received_at >= ? and verdict <> 'duplicate' order by id desc limit 1",
+    ),
+    isUnfinished: db.prepare('select 1 from runs where id = ? and finished_at is null'),
+    hasUnfinished: db.prepare('select 1 from runs where delivery = ? and finished_at is null limit 1'),
+    delivery: db.prepare(
+      'insert into deliveries (id, hook, forge, guid, event, forge_event, verdict, reason, detail, repeats, repo, changes, targets, body_hash, received_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
+    ),
+    // A minute's grain is enough for people, and saves a page write on nearly every delivery.
+    heard: db.prepare(
+      `insert into speakers (hook, repo, first_heard, last_heard) values (?, ?, ?, ?)
+       on conflict do update set last_heard = excluded.last_heard, silent_since = null
+       where silent_since is not null or excluded.last_heard - last_heard >= 60000`,
+    ),
+    started: db.prepare("update runs set state = 'running', started_at = ? where id = ? and state = 'queued'"),
+    returned: db.prepare("update runs set state = 'queued', started_at = null where id = ? and state = 'running'"),
+    decided: db.prepare(
+      'update runs set ref = coalesce(?, ref), commit_id = ?, previous = ?, detail = ? where id = ? and finished_at is null',
+    ),
+    marked: db.prepare('insert or replace into processes (run, pid, start_time) values (?, ?, ?)'),
+    unmarked: db.prepare('delete from processes where run = ?'),
+    finished: db.prepare(
+      'update runs set state = ?, reason = ?, detail = ?, exit_code = ?, signal = ?, phases = ?, finished_at = ? where id = ? and finished_at is null',
+    ),
+    run: db.prepare('select * from runs where id = ?'),
+    state: db.prepare('update instances set state = ? where name = ?'),
+    deployed: db.prepare('update instances set deployed_commit = ?, deployed_run = ?, deployed_at = ? where name = ?'),
+    deployedBefore: db.prepare('update instances set deployed_before = ? where name = ?'),
+    considered: db.prepare('update instances set considered = ? where name = ?'),
+    doubt: db.prepare('update instances set doubt_tip = ?, doubt_since = ? where name = ?'),
+    defaultBranch: db.prepare('update instances set default_branch = ? where name = ?'),
+    rejected: db.prepare('update instances set rejected = ? where name = ?'),
+    seal: db.prepare('insert or replace into releases (run, instance, commit_id, directory) values (?, ?, ?, ?)'),
+    forget: db.prepare('delete from releases where run = ?'),
+    silent: db.prepare('update speakers set silent_since = ? where hook = ? and repo = ? and silent_since is null'),
+    // The deployed run, the one before it and whatever has a release stay, however many came after them.
+    oldRuns: db.prepare(`
+      select id from (
+        select id, target, finished_at, row_number() over (partition by target order by id desc) as age from runs
+      ) old
+      where age > ? and finished_at is not null
+        and id not in (select run from releases)
+        and id not in (select deployed_run from instances where deployed_run is not null)
+        and id not in (
+          select max(r.id) from runs r join instances i on i.name = r.target
+          where r.state = 'succeeded' and r.commit_id = i.deployed_before group by i.name)`),
+    deleteRun: db.prepare('delete from runs where id = ?'),
+    deleteDeliveries: db.prepare(
+      'delete from deliveries where received_at < ? and id not in (select delivery from runs where finished_at is null and delivery is not null)',
+    ),
+    probe: db.prepare('insert into probes (id, at) values (1, ?) on conflict do update set at = excluded.at'),
+  }
+}

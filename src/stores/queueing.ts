@@ -1,0 +1,169 @@
+/** How a run comes into the queue, inside a transaction: coalescing, eviction, retries. */
+import type { DatabaseSync } from 'node:sqlite'
+import type { Instance, Run, Sha, Trigger } from '../model.ts'
+import { type Row, toInstance, toRun } from './rows.ts'
+import type { FollowUp, InstanceKey, RunOrder } from './store.ts'
+
+/** Runs made by people stay, whatever comes after them. */
+const BY_PEOPLE: readonly Trigger[] = ['manual', 'rollback', 'unfreeze']
+
+export interface Made {
+  readonly run: Run
+  /** False where an unfinished run has the announced commit already. */
+  readonly isNew: boolean
+  readonly superseded: readonly number[]
+}
+
+export function createQueueing(db: DatabaseSync) {
+  const sql = {
+    see: db.prepare(
+      'insert into instances (name, target, repo, first_seen_at) values (?, ?, ?, ?) on conflict do nothing',
+    ),
+    instance: db.prepare('select * from instances where name = ?'),
+    wanted: db.prepare('update instances set wanted_commit = ?, wanted_at = ? where name = ?'),
+    announced: db.prepare(
+      'select * from runs where target = ? and announced = ? and finished_at is null order by id desc limit 1',
+    ),
+    decided: db.prepare(
+      'select * from runs where target = ? and commit_id = ? and finished_at is null order by id desc limit 1',
+    ),
+    announcedMove: db.prepare('update runs set before = ? where id = ? and before is null'),
+    waiting: db.prepare("select * from runs where target = ? and finished_at is null and state = 'queued'"),
+    // Told by the index alone: a sequential lane may hold thousands.
+    waitingRetries: db.prepare(
+      "select * from runs where target = ? and trigger = 'retry' and finished_at is null and state = 'queued'",
+    ),
+    others: db.prepare('select 1 from runs where target = ? and id <> ? and finished_at is null limit 1'),
+    insert: db.prepare(
+      `insert into runs (id, target, repo, ref, announced, before, trigger, event, delivery, state, attempt, soft_attempts,
+         interruptions, polls_agree, lane, place, not_before, queued_at)
+       values (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)`,
+    ),
+    supersede: db.prepare(
+      "update runs set state = 'superseded', superseded_by = ?, finished_at = ? where id = ? and state = 'queued'",
+    ),
+    sequence: db.prepare('select seq from sqlite_sequence where name = ?'),
+  }
+  const lastId = (table: string): number => Number(sql.sequence.get(table)?.['seq'] ?? 0)
+  let nextRun = lastId('runs') + 1
+
+  function insert(run: Run): Run {
+    const about = [run.target, run.repo, run.ref, run.announced, run.before, run.trigger, run.event, run.delivery]
+    const counts = [run.attempt, run.softAttempts, run.interruptions, run.pollsAgree ? 1 : 0]
+    sql.insert.run(run.id, ...about, ...counts, run.lane, run.place, run.notBefore, run.queuedAt)
+    return run
+  }
+
+  function see(key: InstanceKey, at: number): Instance {
+    sql.see.run(key.name, key.target, key.repo, at)
+    const row = sql.instance.get(key.name)
+    if (row === undefined) throw new Error(`instance ${key.name} is missing right after its insert`)
+    return toInstance(row)
+  }
+
+  /** The unfinished run that has the commit already: named by its trigger, or as what it has decided to deploy. */
+  function unfinishedAt(instance: string, commit: Sha): Row | undefined {
+    return sql.announced.get(instance, commit) ?? sql.decided.get(instance, commit)
+  }
+
+  /**
+   * The waiting runs that a new one replaces: with `evict` the one in the queue, and with any policy a retry that waits for
+   * its time.
+   */
+  function replaced(instance: string, evicts: boolean): readonly Run[] {
+    const waiting = evicts ? sql.waiting : sql.waitingRetries
+    return waiting
+      .all(instance)
+      .map(toRun)
+      .filter((run) => !BY_PEOPLE.includes(run.trigger))
+  }
+
+  return {
+    lastId,
+    see,
+
+    queue(order: RunOrder, delivery: number | null, at: number): Made {
+      const { announced } = order
+      const instance = see(order.instance, at)
+      const same = announced === null ? undefined : unfinishedAt(instance.name, announced)
+      if (same !== undefined) {
+        // A poll may have queued what a forge now announces as a force push.
+        const run = toRun(same)
+        if (order.before !== null) sql.announcedMove.run(order.before, run.id)
+        return { run, isNew: false, superseded: [] }
+      }
+      if (announced !== null) sql.wanted.run(announced, at, instance.name)
+
+      const id = nextRun
+      nextRun += 1
+      const evicts = order.policy === 'evict' && !BY_PEOPLE.includes(order.trigger)
+      const evicted = replaced(instance.name, evicts)
+      const inLane = evicts ? evicted.filter((run) => run.notBefore === null || run.notBefore <= at) : []
+      const run = insert({
+        ...blankRun,
+        id,
+        target: instance.name,
+        repo: instance.repo,
+        ref: order.ref,
+        announced,
+        before: carriedOver(order, evicted),
+        trigger: order.trigger,
+        event: order.event,
+        delivery,
+        pollsAgree: order.pollsAgree,
+        lane: order.lane,
+        place: inLane.reduce((place, waiting) => Math.min(place, waiting.place), id),
+        queuedAt: at,
+      })
+      for (const old of evicted) sql.supersede.run(id, at, old.id)
+      return { run, isNew: true, superseded: evicted.map((old) => old.id) }
+    },
+
+    /** A retry or recovery of `run`; null where a retry would only repeat what a newer run does anyway. */
+    follow(run: Run, followUp: FollowUp, at: number): Run | null {
+      if (followUp.trigger === 'retry' && sql.others.get(run.target, run.id) !== undefined) return null
+      const id = nextRun
+      nextRun += 1
+      return insert({
+        ...blankRun,
+        ...pick(run),
+        ...followUp,
+        id,
+        // A recovery goes on where the interrupted run was; a retry has waited its time outside the lane.
+        place: followUp.trigger === 'recovery' ? run.place : id,
+        queuedAt: at,
+      })
+    },
+  }
+}
+
+function pick({ target, repo, ref, announced, before, event, delivery, pollsAgree, lane }: Run) {
+  return { target, repo, ref, announced, before, event, delivery, pollsAgree, lane }
+}
+
+/**
+ * Two announced moves in a row, A to B and B to C, are one from A to C: so a force push is still believed when a further
+ * push took its run's place before it started.
+ */
+function carriedOver(order: RunOrder, evicted: readonly Run[]): Sha | null {
+  const first = evicted.find((run) => run.announced !== null && run.announced === order.before && run.before !== null)
+  return first?.before ?? order.before
+}
+
+const blankRun = {
+  commit: null,
+  previous: null,
+  state: 'queued',
+  reason: null,
+  detail: null,
+  attempt: 1,
+  softAttempts: 0,
+  interruptions: 0,
+  exitCode: null,
+  signal: null,
+  phases: [],
+  notBefore: null,
+  startedAt: null,
+  finishedAt: null,
+  supersededBy: null,
+} satisfies Partial<Run>

@@ -1,0 +1,100 @@
+import type { DatabaseSync } from 'node:sqlite'
+import { storeError } from './group.ts'
+import { type Row, toDelivery, toInstance, toRelease, toRun, toSpeaker } from './rows.ts'
+import type { DeliveryFilter, RunFilter, Store } from './store.ts'
+
+export type Reads = Pick<
+  Store,
+  | 'unfinished'
+  | 'marks'
+  | 'instance'
+  | 'instances'
+  | 'releases'
+  | 'allReleases'
+  | 'run'
+  | 'runs'
+  | 'activity'
+  | 'delivery'
+  | 'deliveries'
+  | 'speakers'
+>
+
+export function createReads(db: DatabaseSync): Reads {
+  const sql = {
+    unfinished: db.prepare('select * from runs where finished_at is null order by place, id'),
+    marks: db.prepare('select run, pid, start_time from processes'),
+    instance: db.prepare('select * from instances where name = ?'),
+    instances: db.prepare('select * from instances order by name'),
+    releases: db.prepare('select * from releases where instance = ? order by run desc'),
+    allReleases: db.prepare('select * from releases order by run desc'),
+    run: db.prepare('select * from runs where id = ?'),
+    runs: db.prepare(
+      'select * from runs where id < ? and (?2 is null or target = ?2) and (?3 is null or state = ?3) order by id desc limit ?4',
+    ),
+    lastRuns: db.prepare(
+      'select runs.* from instances join runs on runs.id = (select max(id) from runs where target = instances.name)',
+    ),
+    counts: db.prepare(
+      "select target, count(*) filter (where state = 'queued') as queued, max(id) filter (where state = 'running') as running from runs where finished_at is null group by target",
+    ),
+    delivery: db.prepare('select * from deliveries where id = ?'),
+    deliveries: db.prepare(
+      'select * from deliveries where id < ? and (?2 is null or hook = ?2) and (?3 is null or lower(repo) = lower(?3)) and (?4 is null or verdict = ?4) order by id desc limit ?5',
+    ),
+    speakers: db.prepare('select * from speakers order by hook, repo'),
+  }
+  const newest = Number.MAX_SAFE_INTEGER
+
+  return {
+    unfinished: reading(() => sql.unfinished.all().map(toRun)),
+    marks: reading(() =>
+      sql.marks.all().map((row) => ({
+        run: Number(row['run']),
+        pid: Number(row['pid']),
+        startTime: Number(row['start_time']),
+      })),
+    ),
+    instance: reading((name: string) => orNull(sql.instance.get(name), toInstance)),
+    instances: reading(() => sql.instances.all().map(toInstance)),
+    releases: reading((instance: string) => sql.releases.all(instance).map(toRelease)),
+    allReleases: reading(() => sql.allReleases.all().map(toRelease)),
+    run: reading((id: number) => orNull(sql.run.get(id), toRun)),
+    runs: reading(({ target, state, limit, before }: RunFilter) =>
+      sql.runs.all(before ?? newest, target, state, limit).map(toRun),
+    ),
+    activity: reading(() => {
+      const counts = new Map(sql.counts.all().map((row) => [String(row['target']), row]))
+      return new Map(
+        sql.lastRuns.all().map((row) => {
+          const last = toRun(row)
+          const count = counts.get(last.target)
+          const running = count?.['running']
+          return [
+            last.target,
+            { last, running: typeof running === 'number' ? running : null, queued: Number(count?.['queued'] ?? 0) },
+          ]
+        }),
+      )
+    }),
+    delivery: reading((id: number) => orNull(sql.delivery.get(id), toDelivery)),
+    deliveries: reading(({ hook, repo, verdict, limit, before }: DeliveryFilter) =>
+      sql.deliveries.all(before ?? newest, hook, repo, verdict, limit).map(toDelivery),
+    ),
+    speakers: reading(() => sql.speakers.all().map(toSpeaker)),
+  }
+}
+
+/** A promise of what `look` finds; what SQLite cannot read is `store`. */
+function reading<A extends readonly unknown[], T>(look: (...given: A) => T): (...given: A) => Promise<T> {
+  return async (...given) => {
+    try {
+      return look(...given)
+    } catch (cause) {
+      throw storeError(cause)
+    }
+  }
+}
+
+function orNull<T>(row: Row | undefined, toNoun: (row: Row) => T): T | null {
+  return row === undefined ? null : toNoun(row)
+}

@@ -1,0 +1,59 @@
+import { chmodSync, closeSync, existsSync, openSync } from 'node:fs'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { LandfallError, messageOf } from '../errors.ts'
+import { createGroupWrite } from './group.ts'
+import { createJourney } from './journey.ts'
+import { createPayloads } from './payloads.ts'
+import { createReads } from './reads.ts'
+import { migrate } from './schema.ts'
+import type { Store } from './store.ts'
+
+export interface SqliteParts {
+  readonly dataDir: string
+  /** How long two deliveries can be the same one. */
+  readonly keepDeliveriesMs: number
+}
+
+/**
+ * Opens `landfall.db` in `dataDir`, which exists, and brings its schema up to date. The caller owns the directory
+ * (`data-dir.ts`). Throws `start` where the file cannot be opened, is no database, or was written by a newer version.
+ */
+export async function openSqlite({ dataDir, keepDeliveriesMs }: SqliteParts): Promise<Store> {
+  const file = join(dataDir, 'landfall.db')
+  let db: DatabaseSync | null = null
+  try {
+    db = openDatabase(file)
+    migrate(db, file)
+    return await createStore(db, { dataDir, keepDeliveriesMs })
+  } catch (cause) {
+    db?.close()
+    if (cause instanceof LandfallError) throw cause
+    throw new LandfallError('start', `${file} cannot be opened: ${messageOf(cause)}`, { cause })
+  }
+}
+
+async function createStore(db: DatabaseSync, { dataDir, keepDeliveriesMs }: SqliteParts): Promise<Store> {
+  const write = createGroupWrite(db)
+  const payloads = await createPayloads({ db, write, directory: join(dataDir, 'payloads') })
+  return {
+    ...createJourney({ db, write, payloads, keepDeliveriesMs }),
+    ...createReads(db),
+    payload: payloads.read,
+    async close() {
+      // The last group commits in its own turn; a later close would find the transaction open.
+      await new Promise((resolve) => setImmediate(resolve))
+      if (db.isOpen) db.close()
+    },
+  }
+}
+
+function openDatabase(file: string): DatabaseSync {
+  // Made by us, so that it is ours alone from its first byte; SQLite gives the WAL the same mode.
+  if (!existsSync(file)) closeSync(openSync(file, 'a', 0o600))
+  chmodSync(file, 0o600)
+  const db = new DatabaseSync(file, { enableForeignKeyConstraints: true })
+  // 8 kB: five payloads of a usual push fit a page, two would fit one of 4 kB and leave a quarter of it empty.
+  db.exec('pragma page_size = 8192; pragma journal_mode = wal; pragma synchronous = full; pragma busy_timeout = 5000')
+  return db
+}
