@@ -1,0 +1,49 @@
+import { open } from 'node:fs/promises'
+import { setTimeout as wait } from 'node:timers/promises'
+import { systemCode } from '../errors.ts'
+
+const CHUNK_BYTES = 64 * 1024
+/** The log is written by another process, perhaps over hours: a look four times a second costs nothing and misses nothing. */
+const LOOK_EVERY_MS = 250
+
+export interface LogStreamParts {
+  readonly file: string
+  /** Byte offset to begin at. */
+  readonly from: number
+  /** Whether more may still come. Asked before each look, so that what was written before the end is read. */
+  readonly goesOn: () => Promise<boolean>
+  readonly signal: AbortSignal
+}
+
+/** The bytes of a log from an offset on, and what is added until nothing more comes. A log that is not there yet is empty. */
+export async function* streamLog({ file, from, goesOn, signal }: LogStreamParts): AsyncGenerator<Uint8Array> {
+  let offset = from
+  for (;;) {
+    const more = await goesOn()
+    for await (const chunk of readFrom(file, offset)) {
+      offset += chunk.length
+      yield chunk
+      if (signal.aborted) return
+    }
+    if (!more || signal.aborted) return
+    await wait(LOOK_EVERY_MS, undefined, { signal }).catch(() => {})
+  }
+}
+
+async function* readFrom(file: string, from: number): AsyncGenerator<Uint8Array> {
+  const handle = await open(file, 'r').catch((cause: unknown) => {
+    if (systemCode(cause) === 'ENOENT') return null
+    throw cause
+  })
+  if (handle === null) return
+  try {
+    for (let offset = from; ; ) {
+      const { bytesRead, buffer } = await handle.read(Buffer.allocUnsafe(CHUNK_BYTES), 0, CHUNK_BYTES, offset)
+      if (bytesRead === 0) return
+      offset += bytesRead
+      yield buffer.subarray(0, bytesRead)
+    }
+  } finally {
+    await handle.close()
+  }
+}

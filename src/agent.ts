@@ -1,0 +1,243 @@
+import { createApi } from './admin/api.ts'
+import type { Config } from './config/config.ts'
+import { ownDataDir } from './data-dir.ts'
+import type { Report } from './ending.ts'
+import { LandfallError } from './errors.ts'
+import { instanceKey, routeDelivery } from './instances.ts'
+import { createLanes, type Lanes } from './lanes.ts'
+import { createLauncher } from './launcher.ts'
+import type { Clock, Log, Receipt, Received } from './model.ts'
+import { createPoller, type PollResult } from './poller.ts'
+import { endLeftovers } from './processes.ts'
+import { createPruner } from './pruner.ts'
+import { createReceiver } from './receiver.ts'
+import { createReleases } from './releases.ts'
+import { openRemotes } from './remotes.ts'
+import { createRunner, type Runner } from './runner.ts'
+import { createSilences } from './silences.ts'
+import { openSqlite } from './stores/sqlite.ts'
+import type { QueueChange, Store } from './stores/store.ts'
+
+/** Nothing that comes after a stop is recorded, so there is little to wait for. */
+const CLOSE_GRACE_MS = 1000
+
+/** The whole of landfall in one value: what `serve` serves, what `once` asks, what the tests start. */
+export interface Agent {
+  readonly store: Store
+  /** Where hooks are received, `http://host:port`; null where the agent does not listen. */
+  readonly url: string | null
+  /** Polls every target once, and tells what that makes of each. */
+  once(): Promise<readonly PollResult[]>
+  /** Resolves when everything that is due has ended; retries whose time has not come stay queued. */
+  idle(): Promise<void>
+  /**
+   * Takes no more work, gives running scripts the configured time, then ends them. Resolves when all has ended and the
+   * data_dir is free.
+   */
+  stop(): Promise<void>
+  /** Ends everything at once. What was running is found unfinished by the next start. */
+  stopNow(): Promise<void>
+}
+
+export interface AgentParts {
+  readonly config: Config
+  readonly log: Log
+  readonly now?: Clock
+  /** Whether hooks, polls and the socket are served; `once` without a daemon does none of it. */
+  readonly serves: boolean
+}
+
+/** Throws `start` where the data_dir is another's, the store cannot be opened, or an address is taken. */
+export async function startAgent({ config, log, now = Date.now, serves }: AgentParts): Promise<Agent> {
+  const dataDir = await ownDataDir(config.dataDir)
+  const stopping = new AbortController()
+  const cutOff = new AbortController()
+  const recovered = Promise.withResolvers<void>()
+  recovered.promise.catch(() => {}) // nobody may be waiting for it
+  let reporting: Promise<unknown> = Promise.resolve()
+  const store = await openSqlite({ dataDir: config.dataDir, keepDeliveriesMs: config.keepDeliveriesMs }).catch(
+    (cause: unknown) => {
+      dataDir.release()
+      throw cause
+    },
+  )
+  const launcher = createLauncher({ log })
+  const { work } = launcher
+  const current = () => config
+  const remotes = await openRemotes({ config, dataDir })
+  const releases = createReleases({ dataDir, store, work })
+
+  /** Only of these: what other runs have started may be alive and well. */
+  async function endProcessesOf(runs: readonly number[]): Promise<void> {
+    const ids = new Set(runs)
+    const marks = (await store.marks()).filter(({ run }) => ids.has(run))
+    const ended = await endLeftovers({ marks, runs: ids, dataDir: config.dataDir, log })
+    if (ended > 0) log.warn('leftover processes ended', { processes: ended, runs: runs.slice(0, 20) })
+  }
+
+  const runner = createRunner({
+    config: current,
+    store,
+    work,
+    remotes,
+    releases,
+    dataDir,
+    log,
+    now,
+    stopping: stopping.signal,
+    cutOff: cutOff.signal,
+    onQueueChange: (change) => lanes.apply(change),
+    onPollSoon: (instance) => poller.soon(instance),
+    endLeftovers: endProcessesOf,
+  })
+  const lanes: Lanes = createLanes({ perform: runner.perform, maxJobs: config.maxJobs, log, now })
+  const silences = createSilences({ config: current, store, log, now, onSilent: (name) => poller.soon(name) })
+  const poller = createPoller({
+    config: current,
+    store,
+    work,
+    remotes,
+    silences,
+    log,
+    now,
+    async queue(orders) {
+      const queued = await store.queue(orders, now())
+      lanes.apply(queued)
+      return queued
+    },
+  })
+  const pruner = createPruner({ config, store, dataDir, log, now })
+
+  /** record → queue: what the receiver has verified. */
+  async function intake(received: Received): Promise<Receipt> {
+    // What was queued before goes first, and no lane is served before what a crash left in it is gone.
+    await recovered.promise
+    if (stopping.signal.aborted) throw new LandfallError('stopping', 'landfall is stopping')
+    const hook = config.hooks.find(({ name }) => name === received.hook)
+    if (hook === undefined) throw new LandfallError('not-found', `there is no hook ${received.hook}`)
+    const defaults = await defaultBranches(received)
+    const routing = routeDelivery(config, hook, received, (name) => defaults.get(name) ?? null)
+    const { receipt, ...change } = await store.record(received, routing)
+    lanes.apply(change)
+    if (received.kind === 'event' && receipt.verdict !== 'duplicate') silences.heard(received)
+    await watchNew(change)
+    return receipt
+  }
+
+  /** What fetches have told of the targets that follow the default branch. */
+  async function defaultBranches({ repo }: Received): Promise<ReadonlyMap<string, string>> {
+    const found = new Map<string, string>()
+    if (repo === null) return found
+    for (const target of config.targets) {
+      if (target.branch !== null) continue
+      const { name } = instanceKey(target, repo)
+      const branch = (await store.instance(name))?.defaultBranch
+      if (branch !== null && branch !== undefined) found.set(name, branch)
+    }
+    return found
+  }
+
+  /** Repositories that a glob allows are polled once seen. */
+  async function watchNew({ queued }: QueueChange): Promise<void> {
+    for (const run of queued) {
+      if (!run.target.includes(':')) continue
+      const instance = await store.instance(run.target)
+      if (instance !== null) poller.add(instance)
+    }
+  }
+
+  const receiver = createReceiver({
+    hooks: () => config.hooks,
+    intake,
+    healthy: () =>
+      store.probe(now()).then(
+        () => true,
+        () => false,
+      ),
+    stopping: () => stopping.signal.aborted,
+    maxBodyBytes: config.server.maxBodyBytes,
+    trustedProxies: config.server.trustedProxies,
+    log,
+    now,
+  })
+  async function once(): Promise<readonly PollResult[]> {
+    await recovered.promise
+    return poller.once()
+  }
+  const api = createApi({ config, store, dataDir, once, log })
+
+  let closing: Promise<void> | null = null
+  /** Once, although a stop at once comes while a slow one is under way. */
+  function close(): Promise<void> {
+    closing ??= launcher
+      .close()
+      .then(() => store.close())
+      .then(() => dataDir.release())
+    return closing
+  }
+
+  async function stop(): Promise<void> {
+    stopping.abort()
+    log.info('stopping', { unfinished: lanes.size(), drain: config.drainMs })
+    const timer = config.drainMs === 'wait' ? null : setTimeout(() => cutOff.abort(), config.drainMs)
+    await Promise.all([poller.stop(), lanes.drain(), reporting])
+    if (timer !== null) clearTimeout(timer)
+    silences.stop()
+    await pruner.stop()
+    // Last, so that deliveries are told to come again, and `status` and `logs` still tell what a drain waits for.
+    await Promise.all([receiver.close(CLOSE_GRACE_MS), api.close()])
+    await close()
+  }
+
+  async function stopNow(): Promise<void> {
+    stopping.abort()
+    await close()
+  }
+
+  try {
+    // First, so that a start which an address refuses has begun nothing that it would have to cut off.
+    const url = serves ? await receiver.listen(config.server.listen) : null
+    if (serves) await api.listen(config.server)
+    const sweep = () => releases.sweep((instance) => config.targets.find(({ name }) => name === instance.target))
+    const reports = await recover({ store, endProcessesOf, sweep, runner, lanes, log })
+    recovered.resolve()
+    reporting = Promise.all(reports.map((report) => report()))
+    if (serves) await poller.start()
+    pruner.start()
+    return { store, url, once, idle: () => lanes.idle(), stop, stopNow }
+  } catch (cause) {
+    stopping.abort()
+    recovered.reject(new LandfallError('stopping', 'landfall could not start'))
+    await Promise.all([receiver.close(0), api.close()])
+    await close()
+    throw cause
+  }
+}
+
+/**
+ * After a crash: what was running is ended and taken up again, what was queued goes on in order. Resolves to the reports that
+ * are due, which may take as long as scripts do.
+ */
+async function recover(parts: {
+  readonly store: Store
+  readonly endProcessesOf: (runs: readonly number[]) => Promise<void>
+  readonly sweep: () => Promise<void>
+  readonly runner: Runner
+  readonly lanes: Lanes
+  readonly log: Log
+}): Promise<readonly Report[]> {
+  const { store, endProcessesOf, sweep, runner, lanes, log } = parts
+  const unfinished = await store.unfinished()
+  // Queued runs too: one may have been claimed in a transaction that the crash cut off. And the marks of finished ones: a
+  // report may still have been running.
+  await endProcessesOf([...unfinished.map(({ id }) => id), ...(await store.marks()).map(({ run }) => run)])
+  // Before any run makes a directory of its own, which nothing has sealed yet either.
+  await sweep().catch((cause: unknown) => log.error('releases not swept', { cause }))
+  const running = unfinished.filter((run) => run.state === 'running')
+  const reports: Report[] = []
+  for (const run of running) reports.push(await runner.interrupted(run))
+  const queued = unfinished.filter((run) => run.state === 'queued')
+  lanes.apply({ queued, superseded: [] })
+  if (unfinished.length > 0) log.info('recovered', { interrupted: running.length, queued: queued.length })
+  return reports
+}

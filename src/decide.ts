@@ -1,0 +1,171 @@
+/**
+ * Which commit a run deploys, and whether a poll makes a run: pure functions over what a fetch or a listing has just told.
+ * T is the tip of the ref, C the commit that the trigger named, D the deployed commit.
+ */
+import type { Doubt, RunReason, Sha, Trigger } from './model.ts'
+import type { Relation } from './work.ts'
+
+export interface Situation {
+  readonly trigger: Trigger
+  readonly policy: 'sequential' | 'evict'
+  /** A person named C (`deploy --commit`, `rollback`): nothing but C will do. */
+  readonly named: boolean
+  readonly tip: Sha | null
+  readonly announced: Sha | null
+  readonly deployed: Sha | null
+  readonly rejected: readonly Sha[]
+  readonly tipToDeployed: Relation
+  readonly announcedInTip: 'yes' | 'no' | 'missing'
+  readonly announcedToDeployed: Relation
+  /** What a delivery (no redelivery, no duplicate) said that C replaces; null where none said so. */
+  readonly before: Sha | null
+  /** Two polls at least `poll` apart saw C as the tip. */
+  readonly pollsAgree: boolean
+}
+
+export type Decision =
+  | { readonly kind: 'deploy'; readonly commit: Sha; readonly detail: string | null }
+  | {
+      readonly kind: 'skip'
+      readonly reason: RunReason
+      readonly detail: string
+      /** A tip that was not followed, for polls to confirm. */
+      readonly doubt: Sha | null
+      readonly pollSoon: boolean
+    }
+  | { readonly kind: 'refuse'; readonly detail: string }
+
+export function decide(now: Situation): Decision {
+  if (now.named) return decideNamed(now)
+  const { tip, deployed } = now
+  if (tip === null) return skip('ref-gone', 'the branch is not on the remote any more')
+  if (leadsAway(now.tipToDeployed, deployed) && !mayFollow(now)) return doubtful(now, tip)
+
+  const commit = now.policy === 'sequential' && deploysAnnounced(now) ? now.announced : tip
+  if (commit === null) return skip('ref-gone', 'there is no commit to deploy')
+  if (commit === deployed && !runsAgain(now)) return alreadyDeployed(now, commit)
+  if (now.rejected.includes(commit)) return skip('rejected', `${short(commit)} was rejected by a rollback`)
+  return { kind: 'deploy', commit, detail: substitution(now, commit) }
+}
+
+function decideNamed({ announced, announcedInTip, announcedToDeployed, trigger }: Situation): Decision {
+  if (announced === null || announcedInTip === 'missing') {
+    return {
+      kind: 'refuse',
+      detail: 'the named commit is not on the remote; check it with git log and name it in full',
+    }
+  }
+  if (trigger === 'manual' && announcedToDeployed === 'behind') {
+    return { kind: 'refuse', detail: `${short(announced)} is older than what is deployed: that is a rollback` }
+  }
+  return { kind: 'deploy', commit: announced, detail: null }
+}
+
+/** True where T is not a descendant of D, nor D itself. A D that the remote no longer has counts as diverged. */
+function leadsAway(tipToDeployed: Relation, deployed: Sha | null): boolean {
+  return deployed !== null && tipToDeployed !== 'ahead' && tipToDeployed !== 'same'
+}
+
+/**
+ * A force push is believed when a fresh delivery announced just this move, or two polls saw it: from D, to a commit that T
+ * is or contains. The "contains" covers a push that follows the forced one before its run has started. A T that is neither
+ * has been seen by nobody yet.
+ */
+function mayFollow({ before, deployed, announced, tip, announcedInTip, pollsAgree }: Situation): boolean {
+  const isFromDeployed = before !== null && before === deployed
+  return (isFromDeployed || pollsAgree) && (announced === tip || announcedInTip === 'yes')
+}
+
+function doubtful({ tipToDeployed, deployed }: Situation, tip: Sha): Decision {
+  const from = deployed === null ? 'nothing' : short(deployed)
+  if (tipToDeployed === 'behind') {
+    const detail = `the remote's tip ${short(tip)} is older than the deployed ${from}; followed once two polls agree`
+    return { kind: 'skip', reason: 'stale', detail, doubt: tip, pollSoon: true }
+  }
+  const detail = `the remote's tip ${short(tip)} does not descend from the deployed ${from}, and no delivery announced that; followed once two polls agree`
+  return { kind: 'skip', reason: 'diverged', detail, doubt: tip, pollSoon: true }
+}
+
+/** Where C is missing the remote lags behind, so that what it has yet to show is looked for soon. */
+function alreadyDeployed(now: Situation, commit: Sha): Decision {
+  const detail = substitution(now, commit) ?? `${short(commit)} is deployed already`
+  return { ...skip('already-deployed', detail), pollSoon: now.announcedInTip === 'missing' && now.announced !== null }
+}
+
+/** `sequential` deploys C if T contains it and it is neither D nor an ancestor of D. */
+function deploysAnnounced({ announced, deployed, announcedInTip, announcedToDeployed }: Situation): boolean {
+  if (announced === null || announcedInTip !== 'yes' || announced === deployed) return false
+  return deployed === null || (announcedToDeployed !== 'behind' && announcedToDeployed !== 'same')
+}
+
+/** Whether the script runs once more for a commit that is deployed already. */
+function runsAgain({ trigger, announced, deployed }: Situation): boolean {
+  switch (trigger) {
+    case 'manual':
+    case 'retry':
+    case 'recovery':
+    case 'rollback':
+    case 'event':
+      return true
+    case 'redelivery':
+      // The Redeliver button of the deployed push asks for it again; that of an older push counts as a push.
+      return announced === deployed
+    case 'push':
+    case 'poll':
+    case 'once':
+    case 'unfreeze':
+      return false
+  }
+}
+
+function substitution({ announced, announcedInTip }: Situation, commit: Sha): string | null {
+  if (announced === null || announced === commit) return null
+  if (announcedInTip === 'missing') {
+    return `the announced ${short(announced)} is not on the remote; the tip ${short(commit)} was taken`
+  }
+  if (announcedInTip === 'no') {
+    return `the announced ${short(announced)} is not on the branch any more; the tip ${short(commit)} was taken`
+  }
+  return null
+}
+
+function skip(reason: RunReason, detail: string) {
+  return { kind: 'skip', reason, detail, doubt: null, pollSoon: false } as const
+}
+
+export function short(commit: string): string {
+  return commit.slice(0, 10)
+}
+
+// --- Polls --------------------------------------------------------------------------------------------------------
+
+export interface PollSituation {
+  readonly tip: Sha | null
+  readonly deployed: Sha | null
+  readonly considered: Sha | null
+  readonly doubt: Doubt | null
+  /** How far apart two polls must lie to confirm a doubtful tip, milliseconds. */
+  readonly confirmAfterMs: number
+  /** `landfall once`: also takes up a commit whose last run failed. */
+  readonly retryFailed: boolean
+  readonly broken: boolean
+  readonly now: number
+}
+
+export interface PollDecision {
+  readonly run: { readonly tip: Sha; readonly pollsAgree: boolean } | null
+  /** What to remember; null forgets an earlier doubt, since two polls agree only if none between them disagrees. */
+  readonly doubt: Doubt | null
+}
+
+export function decidePoll(seen: PollSituation): PollDecision {
+  const { tip, doubt, now } = seen
+  if (tip === null || tip === seen.deployed) return { run: null, doubt: null }
+  if (doubt !== null && doubt.tip === tip) {
+    if (doubt.since === null) return { run: null, doubt: { tip, since: now } }
+    const agrees = now - doubt.since >= seen.confirmAfterMs
+    return { run: agrees ? { tip, pollsAgree: true } : null, doubt }
+  }
+  const due = tip !== seen.considered || (seen.retryFailed && seen.broken)
+  return { run: due ? { tip, pollsAgree: false } : null, doubt: null }
+}

@@ -1,0 +1,220 @@
+import { appendFile } from 'node:fs/promises'
+import { setTimeout as wait } from 'node:timers/promises'
+import { interruption, retryOf } from './attempts.ts'
+import type { Config, Target } from './config/config.ts'
+import { type DataDir, directoryName } from './data-dir.ts'
+import { short } from './decide.ts'
+import { hasCode, messageOf } from './errors.ts'
+import { afterRun } from './instances.ts'
+import { sealLog } from './log-file.ts'
+import type { Clock, Instance, Log, Outcome, Phase, Release, Run, Sha } from './model.ts'
+import type { Releases } from './releases.ts'
+import type { Remotes } from './remotes.ts'
+import type { Scripts } from './scripts.ts'
+import type { Finish, FollowUp, InstancePatch, QueueChange, Store } from './stores/store.ts'
+import type { Work } from './work.ts'
+
+/** Where a run has come to: filled step by step, and read when it ends, however it ends. */
+export interface Progress {
+  run: Run
+  readonly target: Target
+  instance: Instance
+  readonly phases: Phase[]
+  directory: string | null
+  /** What the fetch told, where it came that far. */
+  branch: string | null
+  considered: Sha | null
+  doubt: Sha | null
+}
+
+export function begin(run: Run, target: Target, instance: Instance): Progress {
+  return { run, target, instance, phases: [], directory: null, branch: null, considered: null, doubt: null }
+}
+
+export interface EndingParts {
+  readonly config: () => Config
+  readonly store: Store
+  readonly work: Work
+  readonly remotes: Remotes
+  readonly releases: Releases
+  readonly scripts: Scripts
+  readonly dataDir: DataDir
+  readonly log: Log
+  readonly now: Clock
+  readonly stopping: AbortSignal
+  readonly cutOff: AbortSignal
+  readonly onQueueChange: (change: QueueChange) => void
+}
+
+/** Runs the `on_…` scripts of a run that has ended. Never rejects. */
+export type Report = () => Promise<void>
+
+export interface Ending {
+  /** Writes the end of a run and all that follows from it, cleans up after it, and reports. */
+  end(progress: Progress, outcome: Outcome): Promise<void>
+  /** The end of a run whose processes are gone, with an earlier landfall or with its launcher. */
+  interrupted(run: Run, progress: Progress | null): Promise<Report>
+  /** Writes as soon as the store can: a full disk must not cost a run its end. */
+  untilStored<T>(write: () => Promise<T>): Promise<T>
+}
+
+/** run → report. */
+export function createEnding(parts: EndingParts): Ending {
+  const { config, store, work, remotes, releases, scripts, dataDir, log, now, stopping, cutOff } = parts
+
+  async function end(progress: Progress, outcome: Outcome): Promise<void> {
+    const report = await settle(progress, outcome, null)
+    await report()
+  }
+
+  async function settle(progress: Progress, outcome: Outcome, recovery: FollowUp | null): Promise<Report> {
+    const { run, target, phases } = progress
+    const at = now()
+    // What is deployed may have changed in no other way: the lane is ours. What was seen by polls may have.
+    const instance = (await store.instance(run.target)) ?? progress.instance
+    const followUp = recovery ?? retryOf(target, run, outcome, at, Math.random())
+    const sealed = sealedBy(progress, outcome)
+    const forgotten = sealed === null ? [] : await releases.outdated(target, instance, sealed)
+    const finish: Finish = {
+      outcome,
+      phases,
+      at,
+      instance: {
+        ...afterRun({ instance, run, outcome, considered: progress.considered, at, goesOn: followUp !== null }),
+        ...observed(progress),
+      },
+      sealed,
+      forgotten: forgotten.map((release) => release.run),
+      followUp,
+    }
+    if (outcome.end !== 'succeeded') await noteInLog(run.id, outcome)
+    const change = await untilStored(() => store.finished(run.id, finish))
+    parts.onQueueChange(change)
+    logEnd(progress, outcome, change)
+    await cleanUp(progress, instance, sealed, forgotten)
+    if (target.checkout === 'release' && run.commit !== null) await pin(progress, outcome, instance)
+    return () => report(progress, outcome, instance, change)
+  }
+
+  /** The end is on disk: what cannot be cleaned up now is swept by the next start, and nobody goes without a report for it. */
+  async function cleanUp(
+    { run, target, directory }: Progress,
+    instance: Instance,
+    sealed: Release | null,
+    forgotten: readonly Release[],
+  ): Promise<void> {
+    try {
+      if (sealed !== null) await releases.settle(sealed, forgotten, target.current)
+      else if (directory !== null) await releases.abandon(instance, directory, target.current)
+    } catch (cause) {
+      log.error('not cleaned up', { run: run.id, target: run.target, cause })
+    }
+  }
+
+  function observed({ branch, target, doubt, run, instance }: Progress): InstancePatch {
+    const polled = run.trigger === 'poll' || run.trigger === 'once' ? run.queuedAt : null
+    const since = instance.doubt?.tip === doubt ? (instance.doubt?.since ?? polled) : polled
+    return {
+      ...(target.branch === null && branch !== null ? { defaultBranch: branch } : {}),
+      ...(doubt === null ? {} : { doubt: { tip: doubt, since } }),
+    }
+  }
+
+  function sealedBy({ target, run, directory }: Progress, outcome: Outcome): Release | null {
+    if (outcome.end !== 'succeeded' || target.checkout !== 'release') return null
+    if (directory === null || run.commit === null) return null
+    return { instance: run.target, commit: run.commit, run: run.id, directory }
+  }
+
+  async function pin({ target, run }: Progress, outcome: Outcome, before: Instance): Promise<void> {
+    const deployed = outcome.end === 'succeeded' ? run.commit : before.deployed?.commit
+    const previous = outcome.end === 'succeeded' ? before.deployed?.commit : before.deployedBefore
+    const remote = remotes.of(target, run.repo)
+    const pins = { ...(deployed ? { deployed } : {}), ...(previous ? { previous } : {}) }
+    try {
+      await work.pin({ remote, pinnedAs: directoryName(run.target), pins })
+      await work.tidy(remote)
+    } catch (cause) {
+      // The next fetch of this mirror meets the same fault, and mends it.
+      log.warn('mirror not tidied', { run: run.id, target: run.target, cause: messageOf(cause) })
+    }
+  }
+
+  /** The log of a run tells its end even where no script has written a line. */
+  async function noteInLog(run: number, { end, reason, detail }: Outcome): Promise<void> {
+    const why = [reason, detail].filter((part) => part !== null).join(': ')
+    const file = dataDir.room('runs', String(run), 'log')
+    await appendFile(file, `[landfall: ${end}${why === '' ? '' : `: ${why}`}]\n`, { mode: 0o600 }).catch(() => {})
+  }
+
+  async function report(progress: Progress, outcome: Outcome, before: Instance, change: QueueChange): Promise<void> {
+    if (cutOff.aborted) return
+    const { target, run } = progress
+    const failed = ['failed', 'timed-out', 'unstartable', 'fetch-failed', 'interrupted'].includes(outcome.end)
+    const last = change.queued.length === 0
+    const names: (string | null)[] = []
+    if (outcome.end === 'succeeded') {
+      names.push(target.onSuccess, before.state === 'broken' ? target.onRecovery : null)
+    } else if (failed && last) names.push(target.onFailure)
+    for (const name of names) {
+      if (name === null) continue
+      await scripts
+        .report(target, run, outcome, progress.directory, name)
+        .catch((cause: unknown) => log.error('report failed', { run: run.id, target: run.target, script: name, cause }))
+    }
+  }
+
+  function logEnd({ run, phases }: Progress, outcome: Outcome, change: QueueChange): void {
+    const followUp = change.queued[0]
+    const fields = {
+      run: run.id,
+      delivery: run.delivery,
+      target: run.target,
+      end: outcome.end,
+      reason: outcome.reason,
+      detail: outcome.detail,
+      commit: run.commit === null ? null : short(run.commit),
+      ms: Object.fromEntries(phases.map(({ name, ms }) => [name, ms])),
+      ...(followUp === undefined ? {} : { followUp: followUp.id, followUpTrigger: followUp.trigger }),
+    }
+    if (outcome.end === 'succeeded' || outcome.end === 'skipped') log.info('finished', fields)
+    else log.warn('finished', fields)
+  }
+
+  /** A full disk must not cost a run its end: what has happened is written as soon as the store can write again. */
+  async function untilStored<T>(write: () => Promise<T>): Promise<T> {
+    for (let delayMs = 1000; ; delayMs = Math.min(30_000, delayMs * 2)) {
+      try {
+        return await write()
+      } catch (cause) {
+        if (!hasCode(cause, 'store') || stopping.aborted) throw cause
+        log.error('store failed', { cause: cause.message, againInMs: delayMs })
+        await wait(delayMs, undefined, { signal: stopping }).catch(() => {})
+      }
+    }
+  }
+
+  async function interrupted(run: Run, progress: Progress | null): Promise<Report> {
+    const instance = await store.instance(run.target)
+    const target = config().targets.find(({ name }) => name === instance?.target)
+    const { outcome, followUp } = interruption(target, run)
+    await sealLog(dataDir.room('runs', String(run.id), 'log'), target?.maxLogBytes ?? Number.MAX_SAFE_INTEGER)
+    if (instance !== null && target !== undefined) {
+      // Releases that nobody sealed are swept at the start; this is the one other place where a run works.
+      const directory = target.checkout === 'none' ? dataDir.room('runs', String(run.id), 'work') : null
+      const left = progress ?? { ...begin(run, target, instance), considered: run.commit, directory }
+      return settle(left, outcome, followUp)
+    }
+    await untilStored(() => store.finished(run.id, { ...nothingElse, outcome, at: now() }))
+    return async () => {}
+  }
+
+  return { end, interrupted, untilStored }
+}
+
+/** An end that no exit code or signal tells. */
+export function endedBy(end: Outcome['end'], reason: Outcome['reason'], detail: string | null): Outcome {
+  return { end, reason, detail, exitCode: null, signal: null }
+}
+
+export const nothingElse = { phases: [], instance: {}, sealed: null, forgotten: [], followUp: null }

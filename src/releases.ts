@@ -1,0 +1,147 @@
+import { readdir, readlink, rename } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import type { Target } from './config/config.ts'
+import { type DataDir, directoryName, exists } from './data-dir.ts'
+import { systemCode } from './errors.ts'
+import type { Instance, Release, Run, Sha } from './model.ts'
+import type { Store } from './stores/store.ts'
+import type { Work } from './work.ts'
+
+/**
+ * Releases on disk: `data_dir/releases/<instance>/<commit>`. A script may write its directory's path into what it builds,
+ * so a directory never moves while it is of use. A second run at a commit therefore works in `<commit>.<run>`, and once
+ * that is sealed, `<commit>` becomes a link to it.
+ */
+export interface Releases {
+  /** Where a run at this commit works; nothing is there yet. */
+  directoryFor(run: Run, commit: Sha): Promise<string>
+  /** The directory of what is deployed; null where there is none. */
+  deployed(instance: Instance): Promise<string | null>
+  /** Why `current` cannot be switched, as a sentence; null where it can. */
+  wrongLink(current: string): Promise<string | null>
+  /** Removes the directory of a run that was not sealed; should `current` point to it, what is deployed goes live again. */
+  abandon(instance: Instance, directory: string, current: string | null): Promise<void>
+  /** After the store has sealed it: makes `<commit>` name the new directory, and removes what was forgotten with it. */
+  settle(sealed: Release, forgotten: readonly Release[], current: string | null): Promise<void>
+  /** Sealed releases that are not kept any longer once `sealed` is the live one. */
+  outdated(target: Target, instance: Instance, sealed: Release): Promise<readonly Release[]>
+  /** Removes what no sealed release owns: what was left of runs that ended otherwise, or with a crash. */
+  sweep(targets: (instance: Instance) => Target | undefined): Promise<void>
+}
+
+export function createReleases({
+  dataDir,
+  store,
+  work,
+}: {
+  readonly dataDir: DataDir
+  readonly store: Store
+  readonly work: Work
+}): Releases {
+  const folderOf = (instance: string): string => dataDir.room('releases', directoryName(instance))
+
+  return {
+    async directoryFor(run, commit) {
+      const plain = join(folderOf(run.target), commit)
+      return (await exists(plain)) ? `${plain}.${run.id}` : plain
+    },
+
+    deployed,
+
+    async wrongLink(current) {
+      if ((await exists(current)) && (await linkTarget(current)) === null) {
+        return `${current} is no symlink, so it cannot be switched to a release: move what is there out of the way`
+      }
+      if (await exists(dirname(current))) return null
+      return `${dirname(current)} does not exist, so ${current} cannot be made in it: mkdir -p ${dirname(current)}`
+    },
+
+    async abandon(instance, directory, current) {
+      await leave([directory], instance, current)
+      await work.remove([directory])
+    },
+
+    async settle(sealed, forgotten, current) {
+      const plain = plainOf(sealed)
+      const doomed = forgotten.map((release) => release.directory).filter((directory) => directory !== plain)
+      if (plain !== sealed.directory) {
+        if (await isDirectory(plain)) {
+          await rename(plain, `${plain}.before-${sealed.run}`)
+          doomed.push(`${plain}.before-${sealed.run}`)
+        }
+        await work.switchLink({ link: plain, to: sealed.directory })
+        // For those who read where `current` points to: the commit's own name says more than a run's number.
+        if (current !== null) await work.switchLink({ link: current, to: plain })
+      }
+      for (const release of forgotten) {
+        const link = plainOf(release)
+        if (link !== plain && (await linkTarget(link)) === release.directory) doomed.push(link)
+      }
+      if (doomed.length > 0) await work.remove(doomed)
+    },
+
+    async outdated(target, instance, sealed) {
+      const others = (await store.releases(instance.name)).filter((release) => release.run !== sealed.run)
+      const sameCommit = others.filter((release) => release.commit === sealed.commit)
+      const before = instance.deployed?.commit === sealed.commit ? instance.deployedBefore : instance.deployed?.commit
+      const rest = others.filter((release) => release.commit !== sealed.commit && release.commit !== before)
+      const room = Math.max(0, target.keepReleases - 1 - (before === undefined || before === null ? 0 : 1))
+      return [...sameCommit, ...rest.slice(room)]
+    },
+
+    async sweep(targetOf) {
+      const kept = await store.allReleases()
+      const directories = new Set(kept.map((release) => release.directory))
+      const links = new Map(kept.map((release) => [plainOf(release), release.directory]))
+      for (const instance of await store.instances()) {
+        const folder = folderOf(instance.name)
+        const strays: string[] = []
+        for (const path of (await namesIn(folder)).map((name) => join(folder, name))) {
+          const to = await linkTarget(path)
+          if (to === null ? !directories.has(path) : links.get(path) !== to) strays.push(path)
+        }
+        if (strays.length === 0) continue
+        await leave(strays, instance, targetOf(instance)?.current ?? null)
+        await work.remove(strays)
+      }
+      for (const release of kept) {
+        const plain = plainOf(release)
+        if ((await exists(plain)) || !(await exists(release.directory))) continue
+        await work.switchLink({ link: plain, to: release.directory })
+      }
+    },
+  }
+
+  function plainOf({ instance, commit }: Release): string {
+    return join(folderOf(instance), commit)
+  }
+
+  async function deployed(instance: Instance): Promise<string | null> {
+    const releases = await store.releases(instance.name)
+    return releases.find(({ run }) => run === instance.deployed?.run)?.directory ?? null
+  }
+
+  /** We died between switching `current` and sealing: what is deployed goes live again before the stray is removed. */
+  async function leave(strays: readonly string[], instance: Instance, current: string | null): Promise<void> {
+    if (current === null) return
+    const live = await linkTarget(current)
+    if (live === null || !strays.includes(live)) return
+    await work.switchLink({ link: current, to: await deployed(instance) })
+  }
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  return (await exists(path)) && (await linkTarget(path)) === null
+}
+
+/** What a symlink says; null for anything else. */
+async function linkTarget(path: string): Promise<string | null> {
+  return readlink(path).catch(() => null)
+}
+
+async function namesIn(folder: string): Promise<readonly string[]> {
+  return readdir(folder).catch((cause: unknown) => {
+    if (systemCode(cause) === 'ENOENT') return []
+    throw cause
+  })
+}
