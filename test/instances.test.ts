@@ -1,0 +1,219 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import type { Hook, Target } from '../src/config/config.ts'
+import { afterRun, instanceKey, laneOf, matchesRepository, type RunEnding, routeDelivery } from '../src/instances.ts'
+import type { Instance, Received, RunEnd } from '../src/model.ts'
+import type { Routing } from '../src/stores/store.ts'
+import { aConfig, aHook, aPush, aRun, aTarget, commit } from './support/nouns.ts'
+
+interface Routed {
+  readonly hook?: Partial<Hook>
+  readonly targets?: readonly Target[]
+  readonly push?: Partial<Received>
+  readonly defaultBranch?: string | null
+}
+
+function route({ hook = {}, targets = [aTarget()], push = {}, defaultBranch = null }: Routed): Routing {
+  const config = aConfig({ hooks: [aHook(hook)], targets })
+  return routeDelivery(config, aHook(hook), aPush(push), () => defaultBranch)
+}
+
+/** `target: run` or `target: reason` for each route, or the reason of the whole. */
+function told(routing: Routing): readonly string[] {
+  if (routing.kind === 'nowhere') return [routing.reason]
+  return routing.routes.map((one) =>
+    one.kind === 'run' ? `${one.order.instance.name}: run` : `${one.instance.name}: ${one.reason}`,
+  )
+}
+
+const onRef = (ref: string, after: ReturnType<typeof commit> | null = commit(1)): Partial<Received> => ({
+  changes: [{ ref, before: commit(9), after }],
+})
+const DEFAULT_BRANCH = [aTarget({ branch: null })]
+
+const ROWS: readonly (readonly [string, Routed, readonly string[]])[] = [
+  ['a push to the branch of a target makes a run', {}, ['site: run']],
+  ['a repository that no target follows is no-target', { push: { repo: 'acme/other' } }, ['no-target']],
+  ['an event without a repository is no-target', { push: { repo: null } }, ['no-target']],
+  ['a target of another hook is no target of this one', { targets: [aTarget({ hook: 'gitlab' })] }, ['no-target']],
+  ['a target without a hook is none for a delivery', { targets: [aTarget({ hook: null })] }, ['no-target']],
+  [
+    'a repository that the hook may not speak for is repository-not-allowed, though a target follows it',
+    { hook: { repos: ['other/*'] } },
+    ['repository-not-allowed'],
+  ],
+  ['a repository that the hook may speak for is routed', { hook: { repos: ['x/y', 'acme/*'] } }, ['site: run']],
+  ['the hook’s repositories are compared without case', { hook: { repos: ['ACME/*'] } }, ['site: run']],
+  ['a repository is compared without case', { push: { repo: 'Acme/SITE' } }, ['site: run']],
+  ['an event that the target does not run on is `event`', { push: { event: 'release' } }, ['site: event']],
+  ['another branch is `ref`', { push: onRef('refs/heads/dev') }, ['site: ref']],
+  ['a branch is compared with case', { push: onRef('refs/heads/Main') }, ['site: ref']],
+  ['a tag of the branch’s name is `ref`', { push: onRef('refs/tags/main') }, ['site: ref']],
+  ['a deleted branch is `ref-deleted`', { push: onRef('refs/heads/main', null) }, ['site: ref-deleted']],
+  ['another branch that was deleted is `ref`', { push: onRef('refs/heads/dev', null) }, ['site: ref']],
+  ['the known default branch is followed', { targets: DEFAULT_BRANCH, defaultBranch: 'main' }, ['site: run']],
+  ['the default branch of the payload is followed before a fetch', { targets: DEFAULT_BRANCH }, ['site: run']],
+  [
+    'another branch than the default one is `ref`',
+    { targets: DEFAULT_BRANCH, defaultBranch: 'main', push: onRef('refs/heads/dev') },
+    ['site: ref'],
+  ],
+  [
+    'a new default branch is followed as soon as the payload names it',
+    { targets: DEFAULT_BRANCH, defaultBranch: 'master' },
+    ['site: run'],
+  ],
+  [
+    'any branch may be the default one where neither a fetch nor the payload has said',
+    { targets: DEFAULT_BRANCH, push: { ...onRef('refs/heads/trunk'), defaultBranch: null } },
+    ['site: run'],
+  ],
+  [
+    'a tag is not the default branch, also where that is unknown',
+    { targets: DEFAULT_BRANCH, push: { ...onRef('refs/tags/v1'), defaultBranch: null } },
+    ['site: ref'],
+  ],
+  [
+    'every target of a repository is told, in file order',
+    { targets: [aTarget({ name: 'b' }), aTarget({ name: 'a', branch: 'dev' }), aTarget({ name: 'c' })] },
+    ['b: run', 'a: ref', 'c: run'],
+  ],
+  [
+    'a glob makes an instance named after the repository in lower case',
+    { targets: [aTarget({ repo: 'acme/*', repoIsGlob: true })], push: { repo: 'Acme/Blog' } },
+    ['site:acme/blog: run'],
+  ],
+]
+
+describe('what a delivery means', () => {
+  for (const [title, given, expected] of ROWS) test(title, () => assert.deepEqual(told(route(given)), expected))
+
+  test('every reason comes with a sentence', () => {
+    for (const [, given] of ROWS) {
+      const routing = route(given)
+      const details = routing.kind === 'nowhere' ? [routing] : routing.routes.filter((one) => one.kind === 'reason')
+      for (const { detail } of details) assert.match(detail, /\w+ \w+ \w+/)
+    }
+  })
+
+  test('a run carries what the delivery said', () => {
+    const routing = route({ push: { changes: [{ ref: 'refs/heads/main', before: commit(1), after: commit(2) }] } })
+    assert.deepEqual(routing.kind === 'routes' && routing.routes[0], {
+      kind: 'run',
+      order: {
+        instance: { name: 'site', target: 'site', repo: 'acme/site' },
+        policy: 'sequential',
+        lane: 'github/acme/site',
+        ref: 'refs/heads/main',
+        announced: commit(2),
+        before: commit(1),
+        trigger: 'push',
+        event: 'push',
+        pollsAgree: false,
+      },
+    })
+  })
+})
+
+test('in a glob `*` stops at `/` and `**` does not', () => {
+  const rows: readonly (readonly [string, string, boolean])[] = [
+    ['acme/*', 'acme/site', true],
+    ['acme/*', 'acme/.github', true],
+    ['acme/*', 'acme/group/site', false],
+    ['*', 'acme/site', false],
+    ['acme/**', 'acme/group/site', true],
+    ['acme/**', 'acmeother/site', false],
+    ['**', 'acme/group/site', true],
+    ['acme/si?e', 'acme/site', true],
+    ['acme/{site,blog}', 'acme/blog', true],
+    ['acme/[ab]*', 'acme/blog', true],
+    ['!acme/site', 'acme/blog', false],
+    ['acme/!(site)', 'acme/blog', false],
+    ['acme/si.e', 'acme/site', false],
+    ['acme/site', 'acme/site-two', false],
+  ]
+  for (const [pattern, repo, matches] of rows) {
+    assert.equal(matchesRepository(pattern, repo), matches, `${pattern} against ${repo}`)
+  }
+})
+
+test('an instance of an exact repository is shown as configured', () => {
+  const target = aTarget({ repo: 'Acme/Site' })
+  assert.deepEqual(instanceKey(target, 'acme/SITE'), { name: 'site', target: 'site', repo: 'Acme/Site' })
+})
+
+test('the targets of a repository share a lane, however it is spelled, unless they name one', () => {
+  assert.equal(laneOf(aTarget(), 'Acme/Site'), laneOf(aTarget({ name: 'docs' }), 'acme/site'))
+  assert.notEqual(laneOf(aTarget(), 'acme/site'), laneOf(aTarget({ hook: 'gitlab' }), 'acme/site'))
+  assert.equal(laneOf(aTarget({ lane: 'web' }), 'acme/site'), 'web')
+})
+
+// --- After a run ----------------------------------------------------------------------------------------------------
+
+const INSTANCE: Instance = {
+  name: 'site',
+  target: 'site',
+  repo: 'acme/site',
+  state: 'ok',
+  deployed: { commit: commit(1), run: 1, at: 1 },
+  deployedBefore: commit(0),
+  wanted: null,
+  considered: commit(1),
+  rejected: [],
+  doubt: null,
+  defaultBranch: null,
+  firstSeenAt: 0,
+}
+
+function patchAfter(end: RunEnd, change: Partial<RunEnding> = {}) {
+  const outcome = { end, reason: null, detail: null, exitCode: null, signal: null }
+  const run = aRun({ id: 7, announced: commit(2), commit: commit(2) })
+  return afterRun({ instance: INSTANCE, run, outcome, considered: commit(2), at: 5, goesOn: false, ...change })
+}
+
+describe('what the end of a run changes', () => {
+  test('success deploys, and what was deployed is what was deployed before', () => {
+    assert.deepEqual(patchAfter('succeeded'), {
+      state: 'ok',
+      deployed: { commit: commit(2), run: 7, at: 5 },
+      deployedBefore: commit(1),
+      considered: commit(2),
+      doubt: null,
+    })
+  })
+
+  test('a second success at the deployed commit keeps what was deployed before', () => {
+    const run = aRun({ id: 8, commit: commit(1) })
+    assert.ok(!('deployedBefore' in patchAfter('succeeded', { run, considered: commit(1) })))
+  })
+
+  test('a failure breaks the instance and leaves what is deployed', () => {
+    for (const end of ['failed', 'timed-out', 'unstartable', 'interrupted'] as const) {
+      assert.deepEqual(patchAfter(end), { state: 'broken', considered: commit(2), doubt: null }, end)
+    }
+  })
+
+  test('nothing is broken while a retry or a recovery follows', () => {
+    for (const end of ['failed', 'timed-out', 'interrupted', 'fetch-failed'] as const) {
+      assert.ok(!('state' in patchAfter(end, { goesOn: true })), end)
+    }
+  })
+
+  test('a run that ended before it had decided has attempted what its trigger named', () => {
+    for (const end of ['unstartable', 'interrupted'] as const) {
+      assert.equal(patchAfter(end, { considered: null }).considered, commit(2), end)
+    }
+  })
+
+  test('a failed fetch considers nothing, so that the next poll takes the commit up again', () => {
+    assert.deepEqual(patchAfter('fetch-failed', { considered: null }), { state: 'broken' })
+  })
+
+  test('a skipped commit is considered, and the state stays', () => {
+    assert.deepEqual(patchAfter('skipped'), { considered: commit(2) })
+  })
+
+  test('a run that was taken away changes nothing', () => {
+    for (const end of ['cancelled', 'superseded'] as const) assert.deepEqual(patchAfter(end), {})
+  })
+})
