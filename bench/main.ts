@@ -4,7 +4,7 @@
  */
 import { rmSync } from 'node:fs'
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { availableParallelism, loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { acknowledge } from './acknowledge.ts'
@@ -34,6 +34,7 @@ const directory = await mkdtemp(join(tmpdir(), 'landfall-bench-'))
 // Also where a row fails or a signal comes.
 process.once('exit', () => rmSync(directory, { recursive: true, force: true }))
 const lines: Line[] = []
+const loadBefore = loadavg()[0] ?? 0
 const notes: string[] = []
 const program = await build(join(directory, 'landfall'))
 for (const row of ROWS) {
@@ -55,4 +56,7 @@ for (const row of ROWS) {
   await rm(own, { recursive: true, force: true })
 }
 printTable(lines)
+notes.push(
+  `machine: node ${process.versions.node}, ${availableParallelism()} processors, load average ${loadBefore.toFixed(1)} before: much above 0, others were measured too`,
+)
 for (const note of notes) console.log(`- ${note}`)

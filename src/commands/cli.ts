@@ -149,7 +149,7 @@ function declareRunning(program: Command, ends: Ends): void {
     .option('--url <url>', 'follow this repository, without any configuration')
     .option('--branch <branch>', "with --url; default: the remote's default branch")
     .option('--timeout <duration>', 'with --url: of the command, such as "10m"; default: 1h')
-    .option('--data-dir <dir>', 'with --url; default: ./.landfall')
+    .option('--data-dir <dir>', 'with --url; default: ./.landfall-once')
     .option('-v, --verbose', "show the runs' logs, and what landfall does")
     .addHelpText('after', ONCE_HELP)
     .action(async (command: string[], options: OnceFlags) => {

@@ -34,7 +34,7 @@ export async function init({ configFlag, ...flags }: InitOptions): Promise<numbe
   await refuseIfThere([...files.map(({ path }) => path), ...(answers.deployKey ? [join(directory, 'deploy_key')] : [])])
   const key = await writeAll(plan, files)
   const landfall = configFlag === undefined ? 'landfall' : `landfall -c ${configFlag}`
-  await say(screen, plan, { files, key, landfall })
+  await say(screen, plan, { files, key, landfall, given })
   return 0
 }
 
@@ -93,16 +93,18 @@ interface Written {
   readonly key: DeployKey | null
   /** How the program is called for this configuration. */
   readonly landfall: string
+  /** What the command line said, and so is no placeholder. */
+  readonly given: Partial<Answers>
 }
 
-async function say(screen: Screen, plan: Plan, { files, key, landfall }: Written): Promise<void> {
+async function say(screen: Screen, plan: Plan, { files, key, landfall, given }: Written): Promise<void> {
   const { file, forge, repo, publicUrl, secret } = plan
   const heading = (text: string) => screen.line(`\n${screen.paint('bold', text)}`)
   screen.line(screen.paint('bold', `Written, in ${dirname(file)}:`))
   const shown = files.map(({ path, about }) => [relative(dirname(file), path), about] as const)
   printPairs(screen, key === null ? shown : [...shown, ['deploy_key', 'reads the repository; stays on this machine']])
 
-  const open = placeholdersIn(plan)
+  const open = placeholdersIn(plan, given)
   if (open.length > 0) {
     heading('Placeholders: put the real ones into landfall.toml')
     for (const line of open) screen.line(`  ${line}`)
@@ -135,10 +137,12 @@ const PLACE = {
   gitlab: (repo: string) => `https://gitlab.com/${repo}/-/hooks`,
 } satisfies Record<Plan['forge'], (repo: string) => string>
 
-function placeholdersIn({ repo, publicUrl }: Answers): readonly string[] {
+function placeholdersIn({ repo, publicUrl }: Answers, given: Partial<Answers>): readonly string[] {
   return [
-    ...(repo === PLACEHOLDERS.repo ? [`repo = "${repo}"    (its script's name is the repository's)`] : []),
-    ...(publicUrl === PLACEHOLDERS.publicUrl ? [`public_url = "${publicUrl}"`] : []),
+    ...(given.repo === undefined && repo === PLACEHOLDERS.repo
+      ? [`repo = "${repo}"    (its script's name is the repository's)`]
+      : []),
+    ...(given.publicUrl === undefined && publicUrl === PLACEHOLDERS.publicUrl ? [`public_url = "${publicUrl}"`] : []),
   ]
 }
 

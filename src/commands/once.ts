@@ -65,7 +65,7 @@ export async function once(options: OnceOptions): Promise<number> {
 }
 
 async function onceForUrl(options: OnceOptions, url: string, screen: Screen): Promise<number> {
-  const { configFlag, branch = null, timeout, dataDir = '.landfall', command, verbose } = options
+  const { configFlag, branch = null, timeout, dataDir = '.landfall-once', command, verbose } = options
   if (configFlag !== undefined) throw new LandfallError('usage', 'once: --url needs no configuration, so leave -c away')
   if (command.length === 0) {
     throw new LandfallError('usage', `once: say what to run: landfall once --url ${url} -- COMMAND…`)

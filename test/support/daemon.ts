@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
-import { tmpdir } from 'node:os'
+import { tmpdir, userInfo } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -84,7 +84,7 @@ export interface Daemon {
   log(run: number): Promise<string>
   /** Resolves once the run has ended. */
   ended(run: number, withinMs?: number): Promise<RunView>
-  /** Resolves once no run is queued or running. */
+  /** Resolves once none of the newest 500 runs is queued or running. */
   quiet(withinMs?: number): Promise<void>
   signal(signal: NodeJS.Signals): void
   /** SIGTERM; resolves to the exit code. */
@@ -141,7 +141,7 @@ export function createSite(t: Pick<TestContext, 'after'>, options: { readonly da
         `data_dir = "${dataDir}"\nscripts_dir = "${scripts}"\n${top}`,
         '[server]\nlisten = "127.0.0.1:0"\nadmin = "off"',
         `[hook.github]\nsecrets = ["${SECRET}"]\nclone = "${directory}/forge/{repo}/origin.git"`,
-        `[defaults]\nuser = "root"\npoll = "off"`,
+        `[defaults]\nuser = "${userInfo().username}"\npoll = "off"`,
       ]
       writeFileSync(join(directory, 'landfall.toml'), `${own.join('\n')}\n${text}\n`, { mode: 0o600 })
     },
@@ -232,8 +232,9 @@ async function ready({ child, output }: Launched, dataDir: string): Promise<Daem
         withinMs,
       ),
     async quiet(withinMs = PATIENCE_MS) {
-      const unfinished = async () => [...(await runs('&state=queued')), ...(await runs('&state=running'))]
-      await until('no unfinished run', async () => (await unfinished()).length === 0, withinMs)
+      // One look: between two, a run could end and another take its place.
+      const isQuiet = async () => (await runs()).every(({ finishedAt }) => finishedAt !== null)
+      await until('no unfinished run', isQuiet, withinMs)
     },
     signal: (signal) => void child.kill(signal),
     async stop() {
