@@ -3,7 +3,7 @@ import type { Config } from './config/config.ts'
 import { ownDataDir } from './data-dir.ts'
 import type { Report } from './ending.ts'
 import { LandfallError } from './errors.ts'
-import { instanceKey, routeDelivery } from './instances.ts'
+import { instanceKey, laneOf, routeDelivery, targetOf } from './instances.ts'
 import { createLanes, type Lanes } from './lanes.ts'
 import { createLauncher } from './launcher.ts'
 import type { Clock, Log, Receipt, Received } from './model.ts'
@@ -90,7 +90,13 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
     onPollSoon: (instance) => poller.soon(instance),
     endLeftovers: endProcessesOf,
   })
-  const lanes: Lanes = createLanes({ perform: runner.perform, maxJobs: config.maxJobs, log, now })
+  const lanes: Lanes = createLanes({
+    perform: runner.perform,
+    laneOf: (run) => laneOf(config, run),
+    maxJobs: config.maxJobs,
+    log,
+    now,
+  })
   const silences = createSilences({ config: current, store, log, now, onSilent: (name) => poller.soon(name) })
   const poller = createPoller({
     config: current,
@@ -198,7 +204,7 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
     // First, so that a start which an address refuses has begun nothing that it would have to cut off.
     const url = serves ? await receiver.listen(config.server.listen) : null
     if (serves) await api.listen(config.server)
-    const sweep = () => releases.sweep((instance) => config.targets.find(({ name }) => name === instance.target))
+    const sweep = () => releases.sweep((instance) => targetOf(config, instance.name))
     const reports = await recover({ store, endProcessesOf, sweep, runner, lanes, log })
     recovered.resolve()
     reporting = Promise.all(reports.map((report) => report()))

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { chmod, lstat, mkdir } from 'node:fs/promises'
+import { chmod, lstat, mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { LandfallError, messageOf, systemCode } from './errors.ts'
@@ -30,7 +30,7 @@ export interface DataDir {
 export async function ownDataDir(path: string): Promise<DataDir> {
   try {
     await mkdir(path, { recursive: true, mode: 0o711 })
-    await chmod(path, 0o711)
+    await openForTraversal(path)
     for (const [room, mode] of Object.entries(ROOMS)) {
       await mkdir(join(path, room), { recursive: true, mode })
       await chmod(join(path, room), mode)
@@ -47,6 +47,12 @@ export async function ownDataDir(path: string): Promise<DataDir> {
       if (lock.isOpen) lock.close()
     },
   }
+}
+
+/** Others may pass through to the releases. A directory that holds other things is somebody's, perhaps `/tmp` by mistake. */
+async function openForTraversal(path: string): Promise<void> {
+  const names = await readdir(path)
+  if (names.length === 0 || names.includes('landfall.db')) await chmod(path, 0o711)
 }
 
 /**

@@ -10,7 +10,16 @@ export function instanceKey(target: Target, repo: string): InstanceKey {
   return { name: `${target.name}:${repo.toLowerCase()}`, target: target.name, repo }
 }
 
-export function laneOf(target: Target, repo: string): string {
+/** The target that an instance belongs to, as far as the file still has it. */
+export function targetOf({ targets }: Config, instance: string): Target | undefined {
+  const [name] = instance.split(':')
+  return targets.find((target) => target.name === name)
+}
+
+/** Asked of the configuration each time, and not kept with the run: two lanes for one instance would overlap. */
+export function laneOf(config: Config, { target: instance, repo }: Run): string {
+  const target = targetOf(config, instance)
+  if (target === undefined) return instance
   return target.lane ?? `${target.hook ?? 'poll'}/${repo.toLowerCase()}`
 }
 
@@ -95,7 +104,6 @@ export function orderFor(
   return {
     instance: instanceKey(target, repo),
     policy: target.queue,
-    lane: laneOf(target, repo),
     event: 'push',
     before: null,
     pollsAgree: false,

@@ -17,6 +17,8 @@ export interface Lanes {
 export interface LanesParts {
   /** Performs one run to its end. It has caught everything that can be expected; what it throws is a bug. */
   readonly perform: (run: Run) => Promise<void>
+  /** Asked when a run comes here; the same from then on. */
+  readonly laneOf: (run: Run) => string
   /** Runs at once over all lanes. */
   readonly maxJobs: number
   readonly log: Log
@@ -33,12 +35,13 @@ interface Lane {
  * One run of a lane at a time, lanes with the oldest first run before others. A lane that has work asks the shared queue for
  * a slot once; which run it serves is decided when the slot comes, since a newer push may have taken the place by then.
  */
-export function createLanes({ perform, maxJobs, log, now }: LanesParts): Lanes {
+export function createLanes({ perform, laneOf, maxJobs, log, now }: LanesParts): Lanes {
   // No p-queue timeout here: it frees the slot while the work still runs. The script owns its deadline.
   const slots = new PQueue({ concurrency: maxJobs })
   const lanes = new Map<string, Lane>()
   const timers = new Map<number, NodeJS.Timeout>()
-  const here = new Map<number, Run>()
+  /** Each run that is here, with its lane. */
+  const here = new Map<number, string>()
   let draining = false
 
   function apply({ queued, superseded }: QueueChange): void {
@@ -48,7 +51,7 @@ export function createLanes({ perform, maxJobs, log, now }: LanesParts): Lanes {
 
   function add(run: Run): void {
     if (draining) return // the store has it, and the next start
-    here.set(run.id, run)
+    here.set(run.id, laneOf(run))
     const wait = run.notBefore === null ? 0 : run.notBefore - now()
     if (wait > 0) enterLater(run, wait)
     else enter(run)
@@ -63,12 +66,13 @@ export function createLanes({ perform, maxJobs, log, now }: LanesParts): Lanes {
   }
 
   function enter(run: Run): void {
-    const lane = lanes.get(run.lane) ?? { waiting: [], state: 'idle' }
-    lanes.set(run.lane, lane)
+    const name = here.get(run.id) ?? laneOf(run)
+    const lane = lanes.get(name) ?? { waiting: [], state: 'idle' }
+    lanes.set(name, lane)
     const at = lane.waiting.findLastIndex((other) => comesBefore(other, run)) + 1
     lane.waiting.splice(at, 0, run)
-    if (at === 0 && lane.state === 'asking') slots.setPriority(run.lane, -run.place)
-    else ask(run.lane, lane)
+    if (at === 0 && lane.state === 'asking') slots.setPriority(name, -run.place)
+    else ask(name, lane)
   }
 
   function ask(name: string, lane: Lane): void {
@@ -97,12 +101,12 @@ export function createLanes({ perform, maxJobs, log, now }: LanesParts): Lanes {
   }
 
   function drop(id: number): void {
-    const run = here.get(id)
-    if (run === undefined) return
+    const name = here.get(id)
+    if (name === undefined) return
     here.delete(id)
     clearTimeout(timers.get(id))
     timers.delete(id)
-    const waiting = lanes.get(run.lane)?.waiting ?? []
+    const waiting = lanes.get(name)?.waiting ?? []
     // Not found: it is being performed, and sees that its claim fails.
     const at = waiting.findIndex((other) => other.id === id)
     if (at >= 0) waiting.splice(at, 1)

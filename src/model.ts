@@ -272,7 +272,6 @@ export interface Run {
   readonly exitCode: number | null
   readonly signal: string | null
   readonly phases: readonly Phase[]
-  readonly lane: string
   /** The position in the lane: its own id, or that of the waiting run whose place it took. */
   readonly place: number
   /** A retry waits outside the lane until then. */

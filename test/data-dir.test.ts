@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, statSync, writeFileSync } from 'node:fs'
 import { join, normalize } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -156,4 +156,13 @@ test('a directory name is one part of a path, of a git ref, and at most 80 chara
 
 test('a usual name is its own directory', () => {
   for (const name of ['site', 'my-site', 'site_2', 'example.com']) assert.equal(directoryName(name), name)
+})
+
+test('a directory that holds other things keeps its mode', async (t) => {
+  const path = temporaryDirectory(t)
+  writeFileSync(join(path, 'somebody’s'), '')
+  chmodSync(path, 0o750)
+  const dataDir = await ownDataDir(path)
+  t.after(() => dataDir.release())
+  assert.equal(statSync(path).mode & 0o777, 0o750)
 })

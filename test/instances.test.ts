@@ -103,7 +103,6 @@ describe('what a delivery means', () => {
       order: {
         instance: { name: 'site', target: 'site', repo: 'acme/site' },
         policy: 'sequential',
-        lane: 'github/acme/site',
         ref: 'refs/heads/main',
         announced: commit(2),
         before: commit(1),
@@ -143,9 +142,23 @@ test('an instance of an exact repository is shown as configured', () => {
 })
 
 test('the targets of a repository share a lane, however it is spelled, unless they name one', () => {
-  assert.equal(laneOf(aTarget(), 'Acme/Site'), laneOf(aTarget({ name: 'docs' }), 'acme/site'))
-  assert.notEqual(laneOf(aTarget(), 'acme/site'), laneOf(aTarget({ hook: 'gitlab' }), 'acme/site'))
-  assert.equal(laneOf(aTarget({ lane: 'web' }), 'acme/site'), 'web')
+  const targets = [
+    aTarget(),
+    aTarget({ name: 'docs' }),
+    aTarget({ name: 'mirror', hook: 'gitlab' }),
+    aTarget({ name: 'web', lane: 'web' }),
+    aTarget({ name: 'all', repo: 'acme/*', repoIsGlob: true }),
+  ]
+  const config = aConfig({ targets })
+  const lane = (target: string, repo = 'acme/site') => laneOf(config, aRun({ target, repo }))
+  assert.equal(lane('site', 'Acme/Site'), lane('docs'))
+  assert.equal(lane('all:acme/site'), lane('docs'))
+  assert.notEqual(lane('mirror'), lane('docs'))
+  assert.equal(lane('web'), 'web')
+})
+
+test('a run whose target is gone from the configuration has a lane of its own', () => {
+  assert.equal(laneOf(aConfig({ targets: [] }), aRun({ target: 'gone', repo: 'acme/site' })), 'gone')
 })
 
 // --- After a run ----------------------------------------------------------------------------------------------------

@@ -26,13 +26,14 @@ function stage({ maxJobs = 4, now = () => 0 }: { maxJobs?: number; now?: () => n
   const running = new Set<number>()
   const lanesBusy = new Set<string>()
   const lanes = createLanes({
+    laneOf: (run) => run.target,
     maxJobs,
     log,
     now,
     async perform(run) {
-      assert.ok(!lanesBusy.has(run.lane), `two runs of ${run.lane} overlap`)
+      assert.ok(!lanesBusy.has(run.target), `two runs of ${run.target} overlap`)
       assert.ok(running.size < maxJobs, 'more runs than max_jobs')
-      lanesBusy.add(run.lane)
+      lanesBusy.add(run.target)
       running.add(run.id)
       started.push(run.id)
       const ending = Promise.withResolvers<void>()
@@ -40,7 +41,7 @@ function stage({ maxJobs = 4, now = () => 0 }: { maxJobs?: number; now?: () => n
       try {
         await ending.promise
       } finally {
-        lanesBusy.delete(run.lane)
+        lanesBusy.delete(run.target)
         running.delete(run.id)
       }
     },
@@ -62,7 +63,8 @@ function stage({ maxJobs = 4, now = () => 0 }: { maxJobs?: number; now?: () => n
   }
 }
 
-const run = (id: number, lane: string, change: Partial<Run> = {}): Run => aRun({ id, lane, place: id, ...change })
+const run = (id: number, lane: string, change: Partial<Run> = {}): Run =>
+  aRun({ id, target: lane, place: id, ...change })
 
 test('runs of one lane never overlap, and are served by place', async () => {
   const { queue, started, end } = stage()

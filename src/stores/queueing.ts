@@ -36,8 +36,8 @@ export function createQueueing(db: DatabaseSync) {
     others: db.prepare('select 1 from runs where target = ? and id <> ? and finished_at is null limit 1'),
     insert: db.prepare(
       `insert into runs (id, target, repo, ref, announced, before, trigger, event, delivery, state, attempt, soft_attempts,
-         interruptions, polls_agree, lane, place, not_before, queued_at)
-       values (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)`,
+         interruptions, polls_agree, place, not_before, queued_at)
+       values (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?)`,
     ),
     supersede: db.prepare(
       "update runs set state = 'superseded', superseded_by = ?, finished_at = ? where id = ? and state = 'queued'",
@@ -50,7 +50,7 @@ export function createQueueing(db: DatabaseSync) {
   function insert(run: Run): Run {
     const about = [run.target, run.repo, run.ref, run.announced, run.before, run.trigger, run.event, run.delivery]
     const counts = [run.attempt, run.softAttempts, run.interruptions, run.pollsAgree ? 1 : 0]
-    sql.insert.run(run.id, ...about, ...counts, run.lane, run.place, run.notBefore, run.queuedAt)
+    sql.insert.run(run.id, ...about, ...counts, run.place, run.notBefore, run.queuedAt)
     return run
   }
 
@@ -111,7 +111,6 @@ export function createQueueing(db: DatabaseSync) {
         event: order.event,
         delivery,
         pollsAgree: order.pollsAgree,
-        lane: order.lane,
         place: inLane.reduce((place, waiting) => Math.min(place, waiting.place), id),
         queuedAt: at,
       })
@@ -137,8 +136,8 @@ export function createQueueing(db: DatabaseSync) {
   }
 }
 
-function pick({ target, repo, ref, announced, before, event, delivery, pollsAgree, lane }: Run) {
-  return { target, repo, ref, announced, before, event, delivery, pollsAgree, lane }
+function pick({ target, repo, ref, announced, before, event, delivery, pollsAgree }: Run) {
+  return { target, repo, ref, announced, before, event, delivery, pollsAgree }
 }
 
 /**

@@ -49,7 +49,6 @@ export function toRun(row: Row): Run {
     exitCode: intOrNull(row['exit_code']),
     signal: textOrNull(row['signal']),
     phases: JSON.parse(text(row['phases'])) as Phase[],
-    lane: text(row['lane']),
     place: int(row['place']),
     notBefore: intOrNull(row['not_before']),
     queuedAt: int(row['queued_at']),

@@ -77,7 +77,6 @@ const MIGRATIONS: readonly string[] = [
     exit_code     integer,
     signal        text,
     phases        text    not null default '[]',
-    lane          text    not null,
     place         integer not null,
     not_before    integer,
     queued_at     integer not null,

@@ -26,7 +26,6 @@ export interface InstanceKey {
 export interface RunOrder {
   readonly instance: InstanceKey
   readonly policy: 'sequential' | 'evict'
-  readonly lane: string
   readonly ref: string | null
   readonly announced: Sha | null
   readonly before: Sha | null

@@ -107,7 +107,6 @@ export function aRun(change: Partial<Run> = {}): Run {
     exitCode: null,
     signal: null,
     phases: [],
-    lane: 'github/acme/site',
     place: change.id ?? 1,
     notBefore: null,
     queuedAt: 0,
@@ -122,7 +121,6 @@ export function anOrder(change: Partial<RunOrder> = {}): RunOrder {
   return {
     instance: { name: 'site', target: 'site', repo: 'acme/site' },
     policy: 'sequential',
-    lane: 'github/acme/site',
     ref: 'refs/heads/main',
     announced: commit(1),
     before: null,

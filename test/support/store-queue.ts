@@ -199,11 +199,10 @@ export function judgeEnds(open: OpenStore): void {
     assert.deepEqual(made, [await runOf(store, 2)])
     const { id, place, attempt, notBefore, trigger, state, ...rest } = await runOf(store, 2)
     assert.deepEqual([id, place, attempt, notBefore, trigger, state], [2, 2, 2, RETRY.notBefore, 'retry', 'queued'])
-    const about = ({ announced, before, delivery, lane, repo, ref, target }: typeof rest) => [
+    const about = ({ announced, before, delivery, repo, ref, target }: typeof rest) => [
       announced,
       before,
       delivery,
-      lane,
       repo,
       ref,
       target,
