@@ -52,7 +52,7 @@ export async function ownDataDir(path: string): Promise<DataDir> {
 /** Others may pass through to the releases. A directory that holds other things is somebody's, perhaps `/tmp` by mistake. */
 async function openForTraversal(path: string): Promise<void> {
   const names = await readdir(path)
-  if (names.length === 0 || names.includes('landfall.db')) await chmod(path, 0o711)
+  if (names.length === 0 || names.includes('lock.db')) await chmod(path, 0o711)
 }
 
 /**
