@@ -6,6 +6,11 @@ if (major < NODE_MAJOR) {
   console.error(`landfall needs Node ${NODE_MAJOR} or newer, and this is ${process.versions.node}.`)
   process.exit(2)
 }
+// `landfall runs | head`: the reader has what it wanted.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+  process.exit(0)
+})
 // A single executable allows no top-level await here.
 void import('./commands/cli.ts')
   .then(({ runCli }) => runCli(process.argv))

@@ -27,6 +27,7 @@ const FLOORS: readonly (readonly string[])[] = [
 const NEIGHBOURS: readonly (readonly [from: string, to: string, why: string])[] = [
   ['config', 'forges', 'a forge tells its default clone URL'],
   ['decide', 'work', 'a decision is made over what a fetch has told'],
+  ['processes', 'work', 'a process is marked in the words of an order'],
   ['launcher', 'git', 'the launcher hosts git'],
   ['silences', 'instances', 'a silence is of an instance'],
   ['listen', 'config', 'where to listen is configured'],

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { interruption, retryOf } from '../src/attempts.ts'
 import type { Outcome, Run } from '../src/model.ts'
+import { interruption, retryOf } from '../src/runs/attempts.ts'
 import { aRun, aTarget } from './support/nouns.ts'
 
 const ended = (end: Outcome['end'], reason: Outcome['reason'] = null): Outcome => ({

@@ -289,7 +289,7 @@ test('directories that were made read-only are removed without being root', { sk
   mkdirSync(outside, { mode: 0o555 })
   mkdirSync(join(tree, 'module', 'deep'), { recursive: true })
   symlinkSync(outside, join(tree, 'module', 'deep', 'link'))
-  const source = new URL('../src/checkout.ts', import.meta.url).href
+  const source = new URL('../src/git/checkout.ts', import.meta.url).href
   const nobody = 65_534
   for (const path of [join(directory, 'home'), tree, join(tree, 'module'), join(tree, 'module', 'deep')]) {
     chownSync(path, nobody, nobody)

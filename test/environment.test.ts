@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Target } from '../src/config/config.ts'
-import { scriptEnvironment, synthesisedPayload } from '../src/environment.ts'
 import type { Run } from '../src/model.ts'
+import { scriptEnvironment, synthesisedPayload } from '../src/runs/environment.ts'
 import { aRun, aTarget, commit } from './support/nouns.ts'
 
 const RESERVED = [

@@ -6,7 +6,7 @@ import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { hasCode } from '../src/errors.ts'
-import { createLauncher } from '../src/launcher.ts'
+import { createLauncher } from '../src/launcher/launcher.ts'
 import { endLeftovers } from '../src/processes.ts'
 import type { ProcessMark, Remote, ScriptOrder } from '../src/work.ts'
 import { keptLog } from './support/log.ts'
@@ -157,7 +157,7 @@ test('when the daemon is killed with SIGKILL, the launcher ends its scripts and 
   const directory = temporaryDirectory(t)
   const order = scriptOrder(directory, [shellScript(directory, 'script', ...STUBBORN)])
   const program = `
-    import { createLauncher } from ${JSON.stringify(new URL('../src/launcher.ts', import.meta.url).href)}
+    import { createLauncher } from ${JSON.stringify(new URL('../src/launcher/launcher.ts', import.meta.url).href)}
     const log = { debug() {}, info() {}, warn() {}, error() {} }
     await createLauncher({ log }).work.runScript(${JSON.stringify(order)}, () => {})`
   const daemon = spawn(process.execPath, ['--input-type=module', '-e', program], {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { openLog, sealLog } from '../src/log-file.ts'
+import { openLog, sealLog } from '../src/launcher/log-file.ts'
 import { textOf } from './support/scripts.ts'
 import { temporaryDirectory } from './support/temporary.ts'
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { createMasker } from '../src/mask.ts'
+import { createMasker } from '../src/launcher/mask.ts'
 
 function masked(values: readonly string[], ...chunks: string[]): string {
   const masker = createMasker(values)

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { closeSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
-import { createPipes, readPipe } from '../src/pipe.ts'
+import { createPipes, readPipe } from '../src/launcher/pipe.ts'
 
 const pipes = createPipes()
 

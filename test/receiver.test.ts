@@ -12,11 +12,11 @@ import { Worker } from 'node:worker_threads'
 import { inflateRawSync } from 'node:zlib'
 import type { Hook, Listen } from '../src/config/config.ts'
 import { hasCode, LandfallError } from '../src/errors.ts'
-import { createExaminer } from '../src/examine.ts'
 import { FORGE } from '../src/forges/index.ts'
 import type { Log, OutgoingDelivery, Receipt, Received } from '../src/model.ts'
 import { parseSha } from '../src/model.ts'
-import { createReceiver, type Receiver, type ReceiverParts } from '../src/receiver.ts'
+import { createExaminer } from '../src/receiver/examine.ts'
+import { createReceiver, type Receiver, type ReceiverParts } from '../src/receiver/receiver.ts'
 import { exchange, openRaw } from './support/raw-http.ts'
 import { until } from './support/until.ts'
 
@@ -512,7 +512,7 @@ describe('bodies', () => {
       makeThread: () => {
         const script = scripts.shift()
         return script === undefined
-          ? new Worker(new URL('../src/examine-thread.ts', import.meta.url))
+          ? new Worker(new URL('../src/receiver/examine-thread.ts', import.meta.url))
           : new Worker(script, { eval: true })
       },
     })

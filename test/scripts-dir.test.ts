@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { chmodSync, chownSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { type Found, findByConvention, findNamed } from '../src/scripts-dir.ts'
+import { type Found, findByConvention, findNamed } from '../src/runs/scripts-dir.ts'
 import { temporaryDirectory } from './support/temporary.ts'
 
 const ROOT_ONLY = process.geteuid?.() === 0 ? false : 'only root can give files away'

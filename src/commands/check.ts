@@ -2,7 +2,7 @@ import { userInfo } from 'node:os'
 import type { Config, Hook, Target } from '../config/config.ts'
 import { findConfig } from '../config/find.ts'
 import { readConfig } from '../config/read.ts'
-import { findByConvention, findNamed } from '../scripts-dir.ts'
+import { findByConvention, findNamed } from '../runs/scripts-dir.ts'
 import { addressOf, openScreen, type Screen, setting } from './print.ts'
 
 export interface CheckOptions {

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { LATER } from '../config/schema.ts'
-import { LandfallError, systemCode } from '../errors.ts'
+import { LandfallError } from '../errors.ts'
 import { FORGES, RUN_ENDS } from '../model.ts'
 import {
   CHECK_HELP,
@@ -28,7 +28,6 @@ const LATER_VERBS = (
 
 /** Parses the command line and runs the verb. Resolves to the exit code. */
 export async function runCli(argv: readonly string[]): Promise<number> {
-  process.stdout.on('error', leaveIfNobodyReads)
   let code: number = EXIT.done
   const program = declareProgram()
   const ends = (end: number): void => {
@@ -45,12 +44,6 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     code = exitCodeFor(error)
   }
   return code
-}
-
-/** `landfall runs | head`: the reader has what it wanted. */
-function leaveIfNobodyReads(error: Error): void {
-  if (systemCode(error) !== 'EPIPE') throw error
-  process.exit(EXIT.done)
 }
 
 function exitCodeFor(error: unknown): number {

@@ -2,8 +2,8 @@
 import { constants } from 'node:fs'
 import { access, open, stat } from 'node:fs/promises'
 import { delimiter, resolve } from 'node:path'
-import { messageOf, systemCode } from './errors.ts'
-import type { ScriptOrder } from './work.ts'
+import { messageOf, systemCode } from '../errors.ts'
+import type { ScriptOrder } from '../work.ts'
 
 /** As many bytes of a first line as Linux looks at: https://docs.kernel.org/ (fs/binfmt_script.c, BINPRM_BUF_SIZE). */
 const FIRST_LINE_BYTES = 256

@@ -1,11 +1,11 @@
 import { readdir, readlink, rename } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import type { Target } from './config/config.ts'
-import { type DataDir, directoryName, exists } from './data-dir.ts'
-import { systemCode } from './errors.ts'
-import type { Instance, Release, Run, Sha } from './model.ts'
-import type { Store } from './stores/store.ts'
-import type { Work } from './work.ts'
+import type { Target } from '../config/config.ts'
+import { type DataDir, directoryName, exists } from '../data-dir.ts'
+import { systemCode } from '../errors.ts'
+import type { Instance, Release, Run, Sha } from '../model.ts'
+import type { Store } from '../stores/store.ts'
+import type { Work } from '../work.ts'
 
 /**
  * Releases on disk: `data_dir/releases/<instance>/<commit>`. A script may write its directory's path into what it builds,

@@ -1,6 +1,8 @@
 /** One bare mirror a remote: fetch, list refs, say how commits lie to each other, pin what is still needed. */
 import { join, resolve } from 'node:path'
-import { hasCode, LandfallError, messageOf } from './errors.ts'
+import { hasCode, LandfallError, messageOf } from '../errors.ts'
+import { isRef, type Log, parseSha, type Sha } from '../model.ts'
+import type { Fetched, FetchOrder, Relation, Remote, RemoteRefs, Work } from '../work.ts'
 import { type GitSession, isShortOfResources, type OpenGit, redact } from './git.ts'
 import { createLocks } from './locks.ts'
 import {
@@ -17,8 +19,6 @@ import {
   removeRef,
   sweepMirror,
 } from './mirror-dir.ts'
-import { isRef, type Log, parseSha, type Sha } from './model.ts'
-import type { Fetched, FetchOrder, Relation, Remote, RemoteRefs, Work } from './work.ts'
 
 /** Above either, `tidy` packs: a checkout links every pack and loose object, at 10 to 20 µs each. */
 const MAX_LOOSE = 100

@@ -2,9 +2,9 @@
  * The launcher: the process that starts scripts and git for the daemon, and holds nothing else. It lives exactly as long as
  * the channel to the daemon. However the daemon ends, everything that was started here ends too.
  */
-import { LandfallError, messageOf } from './errors.ts'
+import { LandfallError, messageOf } from '../errors.ts'
+import { processOf } from '../processes.ts'
 import type { CallMessage, FromLauncher, SentError, ToLauncher } from './launcher.ts'
-import { processOf } from './processes.ts'
 import { createScripts } from './script.ts'
 
 const scripts = createScripts({ warn })
@@ -67,9 +67,9 @@ async function perform(call: CallMessage, signal: AbortSignal): Promise<unknown>
 
 async function loadGit() {
   const [{ createGit }, { createMirrors }, { createCheckouts }] = await Promise.all([
-    import('./git.ts'),
-    import('./mirror.ts'),
-    import('./checkout.ts'),
+    import('../git/git.ts'),
+    import('../git/mirror.ts'),
+    import('../git/checkout.ts'),
   ])
   const openGit = createGit({ environment: process.env })
   const mirrors = createMirrors({ openGit, log: { warn } })

@@ -7,9 +7,9 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { simpleGit } from 'simple-git'
+import { LandfallError, messageOf } from '../errors.ts'
+import type { Remote } from '../work.ts'
 import { endMarked } from './descendants.ts'
-import { LandfallError, messageOf } from './errors.ts'
-import type { Remote } from './work.ts'
 
 /**
  * Passed on from our own environment, on purpose and nothing else beside PATH and HOME: the ssh agent, proxies, and the

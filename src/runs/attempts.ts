@@ -1,7 +1,7 @@
 /** What follows a run that did not succeed: a retry, a recovery, or nothing. Pure. */
-import type { Target } from './config/config.ts'
-import type { Outcome, Run } from './model.ts'
-import type { FollowUp } from './stores/store.ts'
+import type { Target } from '../config/config.ts'
+import type { Outcome, Run } from '../model.ts'
+import type { FollowUp } from '../stores/store.ts'
 
 /** Fetch failures and exit 75 are retried this often, also with `retries = 0`. */
 const SOFT_BUDGET = 10

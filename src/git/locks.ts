@@ -1,5 +1,5 @@
 /** One task at a time for each key, first come first served; different keys do not wait for each other. */
-import { LandfallError } from './errors.ts'
+import { LandfallError } from '../errors.ts'
 
 export type Locked = <T>(key: string, signal: AbortSignal | undefined, task: () => Promise<T>) => Promise<T>
 

@@ -1,7 +1,7 @@
 /** Ends what a library spawned for us and gave no handle to: found through /proc by a mark in the environment. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Process, processOf } from './processes.ts'
+import { type Process, processOf } from '../processes.ts'
 
 /** From TERM, on which git removes its lock files, to KILL. */
 const TERM_MS = 500

@@ -6,9 +6,9 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { type ErrorCode, LandfallError } from './errors.ts'
-import type { Log } from './model.ts'
-import type { ProcessMark, Work } from './work.ts'
+import { type ErrorCode, LandfallError } from '../errors.ts'
+import type { Log } from '../model.ts'
+import type { ProcessMark, Work } from '../work.ts'
 
 /** How long a launcher may take to end its children and itself. */
 const CLOSE_MS = 5000

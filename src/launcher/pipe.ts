@@ -10,7 +10,7 @@ import { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { LandfallError, messageOf, systemCode } from './errors.ts'
+import { LandfallError, messageOf, systemCode } from '../errors.ts'
 
 /** Pipes made by one start of mkfifo. */
 const BATCH = 8

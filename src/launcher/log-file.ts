@@ -9,9 +9,9 @@
 import { createReadStream, createWriteStream } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat, truncate } from 'node:fs/promises'
 import { pipeline } from 'node:stream/promises'
-import { systemCode } from './errors.ts'
+import { systemCode } from '../errors.ts'
+import type { LogFileOrder } from '../work.ts'
 import { createMasker } from './mask.ts'
-import type { LogFileOrder } from './work.ts'
 
 const MIN_SEGMENT_BYTES = 64 * 1024
 /** Longer than any mark of a cut. */

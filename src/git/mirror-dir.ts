@@ -9,8 +9,8 @@
 import { createHash } from 'node:crypto'
 import { mkdir, readdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { LandfallError, systemCode } from './errors.ts'
-import { parseSha, type Sha } from './model.ts'
+import { LandfallError, systemCode } from '../errors.ts'
+import { parseSha, type Sha } from '../model.ts'
 
 export type ObjectFormat = 'sha1' | 'sha256'
 

@@ -3,11 +3,11 @@ import { constants, copyFileSync, linkSync, mkdirSync, readdirSync } from 'node:
 import { chmod, lstat, mkdir, readdir, readlink, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { setImmediate as breathe } from 'node:timers/promises'
-import { hasCode, LandfallError, messageOf, systemCode } from './errors.ts'
+import { hasCode, LandfallError, messageOf, systemCode } from '../errors.ts'
+import type { CheckOutOrder, Work } from '../work.ts'
 import { type GitSession, isShortOfResources, type OpenGit, withoutCredentials } from './git.ts'
 import type { Mirrors } from './mirror.ts'
 import { formatConfig, formatOf } from './mirror-dir.ts'
-import type { CheckOutOrder, Work } from './work.ts'
 
 /** Files linked before other work gets a turn: about 5 ms. */
 const LINKS_AT_ONCE = 256

@@ -3,12 +3,12 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Socket } from 'node:net'
 import { createAdaptorServer, type HttpBindings } from '@hono/node-server'
 import { Hono } from 'hono'
+import type { Hook, Listen } from '../config/config.ts'
+import { hasCode, systemCode } from '../errors.ts'
+import { startListening } from '../listen.ts'
+import type { Clock, Log, Receipt, Received } from '../model.ts'
 import { type Allowance, createAllowance, createClientOf, senderOf } from './clients.ts'
-import type { Hook, Listen } from './config/config.ts'
-import { hasCode, systemCode } from './errors.ts'
 import { createExaminer, type Examiner, type Finding } from './examine.ts'
-import { startListening } from './listen.ts'
-import type { Clock, Log, Receipt, Received } from './model.ts'
 import { BODY_TIMEOUT_MS, BUDGET_BYTES, closeUnread, createUploads, hasUnreadBody } from './upload.ts'
 
 export interface ReceiverParts {

@@ -1,8 +1,8 @@
 import { constants } from 'node:fs'
 import { access, lstat, realpath, stat } from 'node:fs/promises'
 import { dirname, join, relative, sep } from 'node:path'
-import { unsafe } from './config/ownership.ts'
-import { messageOf, systemCode } from './errors.ts'
+import { unsafe } from '../config/ownership.ts'
+import { messageOf, systemCode } from '../errors.ts'
 
 export type Found =
   | { readonly kind: 'found'; readonly file: string }

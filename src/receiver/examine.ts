@@ -3,8 +3,8 @@ import { hash } from 'node:crypto'
 import { extname } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { deflateRawSync } from 'node:zlib'
-import { FORGE } from './forges/index.ts'
-import type { Accepted, ForgeName, Log, Received } from './model.ts'
+import { FORGE } from '../forges/index.ts'
+import type { Accepted, ForgeName, Log, Received } from '../model.ts'
 
 export interface Specimen {
   readonly forge: ForgeName

@@ -1,13 +1,13 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { userInfo } from 'node:os'
-import type { Config, Target } from './config/config.ts'
-import { type DataDir, directoryName } from './data-dir.ts'
+import type { Config, Target } from '../config/config.ts'
+import { type DataDir, directoryName } from '../data-dir.ts'
+import { messageOf } from '../errors.ts'
+import type { Clock, Log, Outcome, Run } from '../model.ts'
+import type { Store } from '../stores/store.ts'
+import type { ScriptEnd, Work } from '../work.ts'
 import { scriptEnvironment, synthesisedPayload } from './environment.ts'
-import { messageOf } from './errors.ts'
-import type { Clock, Log, Outcome, Run } from './model.ts'
 import { findByConvention, findNamed } from './scripts-dir.ts'
-import type { Store } from './stores/store.ts'
-import type { ScriptEnd, Work } from './work.ts'
 
 /** EX_TEMPFAIL of sysexits.h: the script asks to be run again later. */
 const TEMPFAIL = 75

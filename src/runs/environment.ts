@@ -1,7 +1,7 @@
 import { tmpdir, userInfo } from 'node:os'
 import { posix } from 'node:path'
-import type { Target } from './config/config.ts'
-import type { Run } from './model.ts'
+import type { Target } from '../config/config.ts'
+import type { Run } from '../model.ts'
 
 export interface ScriptFacts {
   readonly target: Target

@@ -2,12 +2,12 @@
 import { spawn } from 'node:child_process'
 import { closeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { hasCode, messageOf } from './errors.ts'
+import { hasCode, messageOf } from '../errors.ts'
+import { groupEmptied, groupMembers, signalGroup, startTimeOf } from '../processes.ts'
+import type { ProcessMark, ScriptEnd, ScriptOrder, Work } from '../work.ts'
 import { noProgram, whyUnstartable } from './executable.ts'
 import { openLog } from './log-file.ts'
 import { createPipes, type Pipe, readPipe } from './pipe.ts'
-import { groupEmptied, groupMembers, signalGroup, startTimeOf } from './processes.ts'
-import type { ProcessMark, ScriptEnd, ScriptOrder, Work } from './work.ts'
 
 /** How long a killed group may take to vanish before its run ends without it: it hangs in a device or on a file server. */
 const KILL_WAIT_MS = 5000
