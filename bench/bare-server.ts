@@ -64,8 +64,8 @@ function openStore(file: string) {
   const insertPayload = db.prepare('insert into payloads (delivery, bytes, data) values (?, ?, ?)')
   const insertRun = db.prepare(
     `insert into runs (id, target, repo, ref, announced, before, trigger, event, delivery, state, attempt, soft_attempts,
-       interruptions, polls_agree, lane, place, queued_at)
-     values (?, ?, ?, ?, ?, ?, 'push', 'push', ?, 'queued', 1, 0, 0, 0, ?, ?, ?)`,
+       interruptions, polls_agree, place, queued_at)
+     values (?, ?, ?, ?, ?, ?, 'push', 'push', ?, 'queued', 1, 0, 0, 0, ?, ?)`,
   )
   const supersede = db.prepare("update runs set state = 'superseded', superseded_by = ?, finished_at = ? where id = ?")
   const waiting = new Map<string, number>()
@@ -96,8 +96,8 @@ function openStore(file: string) {
       const changes = JSON.stringify([{ ref, before, after }])
       insertDelivery.run(own, guid, repo, changes, targets, hash('sha256', body, 'buffer'), at)
       const chunkSize = Math.max(1024, body.byteLength >> 1)
-      insertPayload.run(own, body.byteLength, deflateRawSync(body, { level: 1, chunkSize }))
-      insertRun.run(own, repo, repo, ref, after, before, own, `github/${repo}`, own, at)
+      insertPayload.run(own, body.byteLength, deflateRawSync(body, { level: 4, chunkSize }))
+      insertRun.run(own, repo, repo, ref, after, before, own, own, at)
       const old = waiting.get(repo)
       if (old !== undefined) supersede.run(own, at, old)
       waiting.set(repo, own)

@@ -111,7 +111,7 @@ test('where SQLite has ended the whole transaction, what was in it is told so an
   const db = new DatabaseSync(file)
   t.after(() => db.close())
   db.exec('create table words (word text) strict')
-  const write = createGroupWrite(db)
+  const write = createGroupWrite(db, () => {})
   const say = (word: string) => write(() => db.prepare('insert into words values (?)').run(word))
   const settled = await Promise.allSettled([
     say('lost'),

@@ -7,7 +7,8 @@ import { LandfallError, messageOf, systemCode } from '../errors.ts'
  */
 export type GroupWrite = <T>(work: () => T) => Promise<T>
 
-export function createGroupWrite(db: DatabaseSync): GroupWrite {
+/** `onUndone` is called whenever writes were undone, so that nothing is remembered that is not on disk. */
+export function createGroupWrite(db: DatabaseSync, onUndone: () => void): GroupWrite {
   const begin = db.prepare('begin immediate')
   const commit = db.prepare('commit')
   const savepoint = db.prepare('savepoint one')
@@ -38,6 +39,7 @@ export function createGroupWrite(db: DatabaseSync): GroupWrite {
     const group = waiting
     waiting = []
     isOpen = false
+    if (failure !== null) onUndone()
     for (const tell of group) tell(failure)
   }
 
@@ -49,6 +51,7 @@ export function createGroupWrite(db: DatabaseSync): GroupWrite {
       return value
     } catch (cause) {
       if (db.isTransaction) undoOne()
+      onUndone()
       throw cause
     }
   }

@@ -3,7 +3,7 @@ import type { DatabaseSync } from 'node:sqlite'
 import type { Delivery, Effect, Receipt, Received, Run, Trigger } from '../model.ts'
 import { type GroupWrite, storeError } from './group.ts'
 import type { Payloads } from './payloads.ts'
-import { createQueueing } from './queueing.ts'
+import type { createQueueing } from './queueing.ts'
 import { toDelivery, toRun } from './rows.ts'
 import type { InstancePatch, Queued, Recorded, Route, Routing, Store } from './store.ts'
 
@@ -27,11 +27,11 @@ export type Journey = Pick<
 export function createJourney(parts: {
   readonly db: DatabaseSync
   readonly write: GroupWrite
+  readonly queueing: ReturnType<typeof createQueueing>
   readonly payloads: Payloads
   readonly keepDeliveriesMs: number
 }): Journey {
-  const { db, write, payloads, keepDeliveriesMs } = parts
-  const queueing = createQueueing(db)
+  const { db, write, queueing, payloads, keepDeliveriesMs } = parts
   const sql = prepare(db)
   let nextDelivery = queueing.lastId('deliveries') + 1
 
@@ -212,7 +212,9 @@ function prepare(db: DatabaseSync) {
       "select * from deliveries where body_hash = ? and hook = ? and forge_event is ? and received_at >= ? and verdict <> 'duplicate' order by id desc limit 1",
     ),
     isUnfinished: db.prepare('select 1 from runs where id = ? and finished_at is null'),
-    hasUnfinished: db.prepare('select 1 from runs where delivery = ? and finished_at is null limit 1'),
+    hasUnfinished: db.prepare(
+      "select 1 from runs indexed by runs_following where delivery = ? and finished_at is null and trigger in ('retry', 'recovery') limit 1",
+    ),
     delivery: db.prepare(
       'insert into deliveries (id, hook, forge, guid, event, forge_event, verdict, reason, detail, repeats, repo, changes, targets, body_hash, received_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
     ),

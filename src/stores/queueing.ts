@@ -22,18 +22,23 @@ export function createQueueing(db: DatabaseSync) {
     instance: db.prepare('select * from instances where name = ?'),
     wanted: db.prepare('update instances set wanted_commit = ?, wanted_at = ? where name = ?'),
     announced: db.prepare(
-      'select * from runs where target = ? and announced = ? and finished_at is null order by id desc limit 1',
+      'select * from runs indexed by runs_unfinished where target = ? and announced = ? and finished_at is null order by id desc limit 1',
     ),
     decided: db.prepare(
-      'select * from runs where target = ? and commit_id = ? and finished_at is null order by id desc limit 1',
+      'select * from runs indexed by runs_decided where target = ? and commit_id = ? and finished_at is null order by id desc limit 1',
     ),
     announcedMove: db.prepare('update runs set before = ? where id = ? and before is null'),
-    waiting: db.prepare("select * from runs where target = ? and finished_at is null and state = 'queued'"),
-    // Told by the index alone: a sequential lane may hold thousands.
-    waitingRetries: db.prepare(
-      "select * from runs where target = ? and trigger = 'retry' and finished_at is null and state = 'queued'",
+    waiting: db.prepare(
+      "select * from runs indexed by runs_unfinished where target = ? and finished_at is null and state = 'queued'",
     ),
-    others: db.prepare('select 1 from runs where target = ? and id <> ? and finished_at is null limit 1'),
+    // Not by way of all that is unfinished: a sequential lane may hold thousands.
+    waitingRetries: db.prepare(
+      `select * from runs indexed by runs_following
+       where target = ? and trigger = 'retry' and trigger in ('retry', 'recovery') and finished_at is null and state = 'queued'`,
+    ),
+    others: db.prepare(
+      'select 1 from runs indexed by runs_unfinished where target = ? and id <> ? and finished_at is null limit 1',
+    ),
     insert: db.prepare(
       `insert into runs (id, target, repo, ref, announced, before, trigger, event, delivery, state, attempt, soft_attempts,
          interruptions, polls_agree, place, not_before, queued_at)
@@ -52,6 +57,17 @@ export function createQueueing(db: DatabaseSync) {
     const counts = [run.attempt, run.softAttempts, run.interruptions, run.pollsAgree ? 1 : 0]
     sql.insert.run(run.id, ...about, ...counts, run.place, run.notBefore, run.queuedAt)
     return run
+  }
+
+  /** The repositories of instances as first seen, so that a delivery need not ask for them. */
+  const repositories = new Map<string, string>()
+
+  function repositoryOf(key: InstanceKey, at: number): string {
+    const known = repositories.get(key.name)
+    if (known !== undefined) return known
+    const { repo } = see(key, at)
+    repositories.set(key.name, repo)
+    return repo
   }
 
   function see(key: InstanceKey, at: number): Instance {
@@ -81,29 +97,32 @@ export function createQueueing(db: DatabaseSync) {
   return {
     lastId,
     see,
+    /** A transaction was undone, and perhaps the first sight of an instance with it. */
+    forget: () => repositories.clear(),
 
     queue(order: RunOrder, delivery: number | null, at: number): Made {
       const { announced } = order
-      const instance = see(order.instance, at)
-      const same = announced === null ? undefined : unfinishedAt(instance.name, announced)
+      const { name } = order.instance
+      const repo = repositoryOf(order.instance, at)
+      const same = announced === null ? undefined : unfinishedAt(name, announced)
       if (same !== undefined) {
         // A poll may have queued what a forge now announces as a force push.
         const run = toRun(same)
         if (order.before !== null) sql.announcedMove.run(order.before, run.id)
         return { run, isNew: false, superseded: [] }
       }
-      if (announced !== null) sql.wanted.run(announced, at, instance.name)
+      if (announced !== null) sql.wanted.run(announced, at, name)
 
       const id = nextRun
       nextRun += 1
       const evicts = order.policy === 'evict' && !BY_PEOPLE.includes(order.trigger)
-      const evicted = replaced(instance.name, evicts)
+      const evicted = replaced(name, evicts)
       const inLane = evicts ? evicted.filter((run) => run.notBefore === null || run.notBefore <= at) : []
       const run = insert({
         ...blankRun,
         id,
-        target: instance.name,
-        repo: instance.repo,
+        target: name,
+        repo,
         ref: order.ref,
         announced,
         before: carriedOver(order, evicted),

@@ -5,7 +5,8 @@ import { LandfallError } from '../errors.ts'
  * Numbered by position, from 1. One that has been released is never edited: add another.
  *
  * Times are integer milliseconds, lists and records JSON text, commit ids hex text. The partial indexes hold unfinished
- * runs only, so that a start reads what is queued and nothing else.
+ * runs only: they stay small however long the history is, and each statement that is meant to use one names it, since
+ * SQLite would rather walk a target's whole history. A run's delivery is no foreign key: deliveries are pruned earlier.
  */
 const MIGRATIONS: readonly string[] = [
   `
@@ -66,7 +67,7 @@ const MIGRATIONS: readonly string[] = [
     previous      text,
     trigger       text    not null,
     event         text    not null,
-    delivery      integer references deliveries (id) on delete set null deferrable initially deferred,
+    delivery      integer,
     state         text    not null,
     reason        text,
     detail        text,
@@ -84,11 +85,10 @@ const MIGRATIONS: readonly string[] = [
     finished_at   integer,
     superseded_by integer
   ) strict;
-  create index runs_unfinished on runs (target, trigger) where finished_at is null;
-  create index runs_announced on runs (target, announced) where finished_at is null;
+  create index runs_unfinished on runs (target, announced) where finished_at is null;
   create index runs_decided on runs (target, commit_id) where finished_at is null and commit_id is not null;
+  create index runs_following on runs (target) where finished_at is null and trigger in ('retry', 'recovery');
   create index runs_of_target on runs (target, id);
-  create index runs_of_delivery on runs (delivery) where delivery is not null;
 
   create table processes (
     run        integer not null references runs (id) on delete cascade,

@@ -5,6 +5,7 @@ import { LandfallError, messageOf } from '../errors.ts'
 import { createGroupWrite } from './group.ts'
 import { createJourney } from './journey.ts'
 import { createPayloads } from './payloads.ts'
+import { createQueueing } from './queueing.ts'
 import { createReads } from './reads.ts'
 import { migrate } from './schema.ts'
 import type { Store } from './store.ts'
@@ -34,10 +35,11 @@ export async function openSqlite({ dataDir, keepDeliveriesMs }: SqliteParts): Pr
 }
 
 async function createStore(db: DatabaseSync, { dataDir, keepDeliveriesMs }: SqliteParts): Promise<Store> {
-  const write = createGroupWrite(db)
+  const queueing = createQueueing(db)
+  const write = createGroupWrite(db, queueing.forget)
   const payloads = await createPayloads({ db, write, directory: join(dataDir, 'payloads') })
   return {
-    ...createJourney({ db, write, payloads, keepDeliveriesMs }),
+    ...createJourney({ db, write, queueing, payloads, keepDeliveriesMs }),
     ...createReads(db),
     payload: payloads.read,
     async close() {
