@@ -42,6 +42,10 @@ const CONFIG = [
   'maintenance.auto=false',
   'fetch.showForcedUpdates=false', // costs a walk of the history; we ask ourselves
   'fetch.writeCommitGraph=false',
+  // One pack a fetch instead of loose objects and their directories: two files to link into each release. Unsynced, since a
+  // mirror that a power cut damages is cloned anew.
+  'fetch.unpackLimit=1',
+  'core.fsync=none',
 ]
 
 /** setTimeout takes no more (about 24 days). */
@@ -138,6 +142,8 @@ async function start({ args, env, config, directory }: Started): Promise<GitResu
   const end: { code: number | null } = { code: null }
   const git = simpleGit({
     baseDir: directory,
+    // Forges wait for answers, nobody waits for git: under load it is git that gives way. Scripts keep their priority.
+    binary: ['nice', 'git'],
     config,
     allowEnvironment: Object.keys(env),
     // These widen what our own settings above may do; no string from outside reaches `config` or the options.

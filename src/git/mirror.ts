@@ -21,8 +21,8 @@ import {
 } from './mirror-dir.ts'
 
 /** Above either, `tidy` packs: a checkout links every pack and loose object, at 10 to 20 µs each. */
-const MAX_LOOSE = 100
-const MAX_PACKS = 10
+const MAX_LOOSE = 20
+const MAX_PACKS = 8
 const TIDY_MS = 10 * 60_000
 const PIN_MS = 60_000
 

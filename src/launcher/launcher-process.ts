@@ -2,6 +2,7 @@
  * The launcher: the process that starts scripts and git for the daemon, and holds nothing else. It lives exactly as long as
  * the channel to the daemon. However the daemon ends, everything that was started here ends too.
  */
+import { writeFileSync } from 'node:fs'
 import { LandfallError, messageOf } from '../errors.ts'
 import { processOf } from '../processes.ts'
 import type { CallMessage, FromLauncher, SentError, ToLauncher } from './launcher.ts'
@@ -14,6 +15,7 @@ let git: ReturnType<typeof loadGit> | null = null
 
 // A web server reads the releases, and scripts expect what cron and systemd give them, whoever started the daemon.
 process.umask(0o022)
+giveWay()
 process.on('message', (message) => {
   const order = message as ToLauncher
   if (order.kind === 'cancel') cancels.get(order.id)?.abort()
@@ -74,6 +76,18 @@ async function loadGit() {
   const openGit = createGit({ environment: process.env })
   const mirrors = createMirrors({ openGit, log: { warn } })
   return { mirrors, checkouts: createCheckouts({ openGit, mirrors }) }
+}
+
+/**
+ * Where the kernel shares processors out by session first (sched_autogroup), niceness counts within one only, and git is in
+ * ours. Scripts have sessions of their own.
+ */
+function giveWay(): void {
+  try {
+    writeFileSync('/proc/self/autogroup', '10')
+  } catch {
+    // A kernel without it, or a container that may not write there: then niceness alone decides.
+  }
 }
 
 function sendable(error: unknown): SentError {
