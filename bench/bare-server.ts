@@ -6,7 +6,7 @@ import { createHmac, hash, timingSafeEqual } from 'node:crypto'
 import { createServer, type IncomingMessage } from 'node:http'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { deflateRawSync } from 'node:zlib'
+import { CODEC, packPayload } from '../src/payload-codec.ts'
 import { migrate } from '../src/stores/schema.ts'
 import { SECRET } from './requests.ts'
 
@@ -49,7 +49,7 @@ interface PushPayload {
 
 function openStore(file: string) {
   const db = new DatabaseSync(file, { enableForeignKeyConstraints: true })
-  db.exec('pragma page_size = 8192; pragma journal_mode = wal; pragma synchronous = full; pragma busy_timeout = 5000')
+  db.exec('pragma journal_mode = wal; pragma synchronous = full; pragma busy_timeout = 5000')
   migrate(db, file)
   const begin = db.prepare('begin immediate')
   const commit = db.prepare('commit')
@@ -61,7 +61,7 @@ function openStore(file: string) {
     `insert into deliveries (id, hook, forge, guid, event, forge_event, verdict, repo, changes, targets, body_hash, received_at)
      values (?, 'github', 'github', ?, 'push', 'push', 'accepted', ?, ?, ?, ?, ?)`,
   )
-  const insertPayload = db.prepare('insert into payloads (delivery, bytes, data) values (?, ?, ?)')
+  const insertPayload = db.prepare('insert into payloads (delivery, bytes, codec, data) values (?, ?, ?, ?)')
   const insertRun = db.prepare(
     `insert into runs (id, target, repo, ref, announced, before, trigger, event, delivery, state, attempt, soft_attempts,
        interruptions, polls_agree, place, queued_at)
@@ -95,8 +95,8 @@ function openStore(file: string) {
       const targets = JSON.stringify([{ target: repo, run: own }])
       const changes = JSON.stringify([{ ref, before, after }])
       insertDelivery.run(own, guid, repo, changes, targets, hash('sha256', body, 'buffer'), at)
-      const chunkSize = Math.max(1024, body.byteLength >> 1)
-      insertPayload.run(own, body.byteLength, deflateRawSync(body, { level: 4, chunkSize }))
+      const { compressed, bytes } = packPayload(body)
+      insertPayload.run(own, bytes, CODEC, compressed)
       insertRun.run(own, repo, repo, ref, after, before, own, own, at)
       const old = waiting.get(repo)
       if (old !== undefined) supersede.run(own, at, old)

@@ -1,14 +1,13 @@
 /** Deliveries as they reach the store: verified, hashed and packed by the program's own code. */
 import { hash, randomBytes } from 'node:crypto'
-import { deflateRawSync } from 'node:zlib'
 import { parseSha, type Received } from '../src/model.ts'
+import { packPayload } from '../src/payload-codec.ts'
 import type { Routing } from '../src/stores/store.ts'
 import { sign } from './requests.ts'
 
 export function makeReceived(repo: string): Received {
   const after = randomBytes(20).toString('hex')
   const { headers, body } = sign({ repo, after })
-  const bytes = Buffer.byteLength(body)
   return {
     hook: 'github',
     forge: 'github',
@@ -21,7 +20,7 @@ export function makeReceived(repo: string): Received {
     defaultBranch: 'main',
     detail: null,
     bodyHash: hash('sha256', body, 'buffer'),
-    payload: { compressed: deflateRawSync(body, { level: 1, chunkSize: bytes >> 1 }), bytes },
+    payload: packPayload(body),
     receivedAt: Date.now(),
   }
 }

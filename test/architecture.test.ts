@@ -12,7 +12,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
  */
 const FLOORS: readonly (readonly string[])[] = [
   ['model', 'errors'],
-  ['work', 'log', 'processes', 'decide'],
+  ['work', 'log', 'processes', 'decide', 'payload-codec'],
   ['config', 'forges', 'data-dir', 'listen'],
   ['stores', 'git', 'launcher'],
   ['instances', 'remotes', 'lanes', 'receiver', 'silences', 'pruner'],

@@ -9,12 +9,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, test } from 'node:test'
 import { Worker } from 'node:worker_threads'
-import { inflateRawSync } from 'node:zlib'
 import type { Hook, Listen } from '../src/config/config.ts'
 import { hasCode, LandfallError } from '../src/errors.ts'
 import { FORGE } from '../src/forges/index.ts'
 import type { Log, OutgoingDelivery, Receipt, Received } from '../src/model.ts'
 import { parseSha } from '../src/model.ts'
+import { CODEC, unpackPayload } from '../src/payload-codec.ts'
 import { createExaminer } from '../src/receiver/examine.ts'
 import { createReceiver, type Receiver, type ReceiverParts } from '../src/receiver/receiver.ts'
 import { exchange, openRaw } from './support/raw-http.ts'
@@ -160,7 +160,7 @@ describe('the HTTP table', () => {
       detail: null,
     })
     assert.deepEqual(Buffer.from(bodyHash), createHash('sha256').update(delivery.body).digest())
-    assert.equal(inflateRawSync(payload.compressed).toString(), delivery.body)
+    assert.equal(unpackPayload(payload.compressed, CODEC), delivery.body)
     assert.equal(payload.bytes, Buffer.byteLength(delivery.body))
     assert.ok(Math.abs(receivedAt - Date.now()) < 60_000)
     const line = lines.find(({ event }) => event === 'accepted')
@@ -210,7 +210,7 @@ describe('the HTTP table', () => {
     assert.deepEqual(answer.body, { delivery: 17, verdict: 'invalid', detail: 'The payload is not JSON.' })
     const [kept] = received
     assert.equal(kept?.kind, 'invalid')
-    assert.equal(kept && inflateRawSync(kept.payload.compressed).toString(), 'nonsense')
+    assert.equal(kept && unpackPayload(kept.payload.compressed, CODEC), 'nonsense')
   })
 
   test('whatever is wrong with the proof, the answer is the same 401 and nothing is recorded', async () => {
@@ -359,7 +359,7 @@ describe('bodies', () => {
     const headers = { ...form.headers, 'content-type': 'application/x-www-form-urlencoded' }
     assert.equal((await send(url, { headers, body: form.body })).status, 202)
     const kept = received[0]?.payload
-    assert.equal(kept && inflateRawSync(kept.compressed).toString(), payload)
+    assert.equal(kept && unpackPayload(kept.compressed, CODEC), payload)
     assert.equal(kept?.bytes, Buffer.byteLength(payload))
   })
 
@@ -490,7 +490,7 @@ describe('bodies', () => {
     const kept = received.find(({ payload }) => payload.bytes > MB)
     assert.equal(kept?.payload.bytes, Buffer.byteLength(big.body))
     assert.deepEqual(Buffer.from(kept?.bodyHash ?? []), createHash('sha256').update(big.body).digest())
-    assert.ok(kept && inflateRawSync(kept.payload.compressed).toString() === big.body)
+    assert.ok(kept && unpackPayload(kept.payload.compressed, CODEC) === big.body)
     assert.equal((await send(url, { headers: big.headers, body: big.body.replace('x', 'y') })).status, 401)
   })
 

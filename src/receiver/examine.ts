@@ -2,9 +2,9 @@
 import { hash } from 'node:crypto'
 import { extname } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import { deflateRawSync } from 'node:zlib'
 import { FORGE } from '../forges/index.ts'
 import type { Accepted, ForgeName, Log, Received } from '../model.ts'
+import { packPayload } from '../payload-codec.ts'
 
 export interface Specimen {
   readonly forge: ForgeName
@@ -40,17 +40,6 @@ function understand(
   }
   const { payload, ...announcement } = accepted.announcement
   return { ...announcement, kind: accepted.kind, detail: null, payload: packPayload(payload ?? body) }
-}
-
-/**
- * Level 4 takes 24 µs for a push of 7 kB and leaves 1.55 kB, so that five fit a page of the store; level 1 takes 20 µs and
- * leaves 1.67 kB, of which four fit. Higher levels and zstd leave hardly less. zlib's default output buffer of 16 kB costs
- * more than the packing itself, in memory to be collected, so it is sized to the body.
- */
-function packPayload(payload: Uint8Array | string): Received['payload'] {
-  const bytes = Buffer.byteLength(payload)
-  const chunkSize = Math.max(1024, Math.min(64 * 1024, bytes >> 1))
-  return { compressed: deflateRawSync(payload, { level: 4, chunkSize }), bytes }
 }
 
 /** Above this, verifying and packing would hold up other deliveries for more than some milliseconds. */

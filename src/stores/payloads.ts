@@ -2,8 +2,8 @@ import { createHash, randomUUID } from 'node:crypto'
 import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DatabaseSync } from 'node:sqlite'
-import { inflateRawSync } from 'node:zlib'
 import type { Received } from '../model.ts'
+import { CODEC, unpackPayload } from '../payload-codec.ts'
 import { type GroupWrite, storeError } from './group.ts'
 
 /** Larger ones would make the database's pages, its WAL and every commit beside them slow. */
@@ -27,8 +27,8 @@ export async function createPayloads(parts: {
   readonly directory: string
 }): Promise<Payloads> {
   const { db, write, directory } = parts
-  const insert = db.prepare('insert into payloads (delivery, bytes, data, file) values (?, ?, ?, ?)')
-  const select = db.prepare('select data, file from payloads where delivery = ?')
+  const insert = db.prepare('insert into payloads (delivery, bytes, codec, data, file) values (?, ?, ?, ?, ?)')
+  const select = db.prepare('select codec, data, file from payloads where delivery = ?')
   const files = db.prepare('select file from payloads where file is not null')
   const filesBefore = db.prepare(
     'select file from payloads where file is not null and delivery in (select id from deliveries where received_at < ?)',
@@ -78,7 +78,7 @@ export async function createPayloads(parts: {
     discard,
 
     insert(delivery, { compressed, bytes }, file) {
-      insert.run(delivery, bytes, file === null ? compressed : null, file)
+      insert.run(delivery, bytes, CODEC, file === null ? compressed : null, file)
     },
 
     async read(delivery) {
@@ -87,7 +87,7 @@ export async function createPayloads(parts: {
         if (row === undefined) return null
         const { data, file } = row
         const compressed = data instanceof Uint8Array ? data : await readFile(join(directory, String(file)))
-        return inflateRawSync(compressed).toString('utf8')
+        return unpackPayload(compressed, Number(row['codec']))
       } catch (cause) {
         throw storeError(cause)
       }

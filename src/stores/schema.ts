@@ -33,6 +33,7 @@ const MIGRATIONS: readonly string[] = [
   create table payloads (
     delivery integer primary key references deliveries (id) on delete cascade,
     bytes    integer not null,
+    codec    integer not null,
     data     blob,
     file     text
   ) strict;

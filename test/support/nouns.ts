@@ -1,8 +1,8 @@
 /** Nouns with everything usual filled in, for tests of parts that take them as they are. */
 import { createHash } from 'node:crypto'
-import { deflateRawSync } from 'node:zlib'
 import type { Config, Hook, Target } from '../../src/config/config.ts'
 import type { Received, Run } from '../../src/model.ts'
+import { packPayload } from '../../src/payload-codec.ts'
 import type { RunOrder } from '../../src/stores/store.ts'
 import { sha } from './git.ts'
 
@@ -146,7 +146,7 @@ export function aPush(change: Partial<Received> & { readonly body?: string; read
     defaultBranch: 'main',
     detail: null,
     bodyHash: createHash('sha256').update(body).digest(),
-    payload: { compressed: deflateRawSync(text), bytes: Buffer.byteLength(text) },
+    payload: packPayload(text),
     receivedAt: 1_000_000,
     ...rest,
   }
