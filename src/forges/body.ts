@@ -136,7 +136,7 @@ export function readGuid(header: string | undefined): string | null {
 const QUOTED_CHARACTERS = 80
 
 /** A stranger's value for a sentence: short, in JSON's notation, and nothing that moves a terminal's cursor. */
-export function quoted(value: unknown): string {
+function quoted(value: unknown): string {
   if (Array.isArray(value)) return 'a list'
   if (typeof value === 'object' && value !== null) return 'an object'
   const short = typeof value === 'string' && value.length > QUOTED_CHARACTERS
