@@ -58,6 +58,8 @@ function openDatabase(file: string): DatabaseSync {
   const db = new DatabaseSync(file, { enableForeignKeyConstraints: true })
   // Pages of 4 kB, the default: delivery ids and body hashes are random, so a group writes a page of index for nearly each.
   // A checkpoint every 16 MB instead of 4: index pages that many groups have written are copied once.
-  db.exec('pragma wal_autocheckpoint = 4000; pragma journal_mode = wal; pragma synchronous = full; pragma busy_timeout = 5000')
+  db.exec(
+    'pragma wal_autocheckpoint = 4000; pragma journal_mode = wal; pragma synchronous = full; pragma busy_timeout = 5000',
+  )
   return db
 }
