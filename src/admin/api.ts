@@ -155,7 +155,8 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
     return instances.toSorted((one, other) => place(one) - place(other) || one.name.localeCompare(other.name))
   }
 
-  const server = createServer(getRequestListener(app.fetch))
+  const answer = getRequestListener(app.fetch)
+  const server = createServer((incoming, outgoing) => void answer(incoming, outgoing))
   let isListening = false
   return {
     async listen({ socketMode, socketGroup }) {

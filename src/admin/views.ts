@@ -12,8 +12,22 @@ export function viewRun(run: Run) {
   const { id, target, repo, ref, announced, commit, previous, trigger, event, delivery } = run
   const { state, reason, detail, attempt, exitCode, signal, supersededBy } = run
   return {
-    ...{ id, target, repo, ref, announced, commit, previous, trigger, event, delivery },
-    ...{ state, reason, detail, attempt, exitCode, signal },
+    id,
+    target,
+    repo,
+    ref,
+    announced,
+    commit,
+    previous,
+    trigger,
+    event,
+    delivery,
+    state,
+    reason,
+    detail,
+    attempt,
+    exitCode,
+    signal,
     phases: run.phases.map(({ name, startedAt, ms }) => ({ name, startedAt: time(startedAt), ms })),
     queuedAt: time(run.queuedAt),
     notBefore: timeOrNull(run.notBefore),
@@ -37,7 +51,11 @@ export interface TargetFacts {
 export function viewTarget(instance: Instance, facts: TargetFacts) {
   const { name, target, repo, state, deployed, wanted, rejected } = instance
   return {
-    ...{ name, target, repo, hook: facts.hook, state },
+    name,
+    target,
+    repo,
+    hook: facts.hook,
+    state,
     // Holds come with the verbs that set them; the name is part of the shape already.
     hold: null,
     deployed: deployed && { ...deployed, at: time(deployed.at) },
@@ -53,10 +71,20 @@ export function viewTarget(instance: Instance, facts: TargetFacts) {
 }
 
 export function viewDelivery(delivery: Delivery) {
-  const { id, hook, forge, guid, event, forgeEvent, verdict, reason, detail, repeats, repo, changes, targets } =
-    delivery
   return {
-    ...{ id, hook, forge, guid, event, forgeEvent, verdict, reason, detail, repeats, repo, changes, targets },
+    id: delivery.id,
+    hook: delivery.hook,
+    forge: delivery.forge,
+    guid: delivery.guid,
+    event: delivery.event,
+    forgeEvent: delivery.forgeEvent,
+    verdict: delivery.verdict,
+    reason: delivery.reason,
+    detail: delivery.detail,
+    repeats: delivery.repeats,
+    repo: delivery.repo,
+    changes: delivery.changes,
+    targets: delivery.targets,
     receivedAt: time(delivery.receivedAt),
   }
 }
