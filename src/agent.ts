@@ -2,21 +2,22 @@ import { createApi } from './admin/api.ts'
 import type { Config } from './config/config.ts'
 import { ownDataDir } from './data-dir.ts'
 import { LandfallError } from './errors.ts'
-import { instanceKey, laneOf, routeDelivery, targetOf } from './instances.ts'
+import { laneOf, targetOf } from './instances.ts'
+import { createIntake } from './intake.ts'
 import { createLanes, type Lanes } from './lanes.ts'
 import { createLauncher } from './launcher/launcher.ts'
-import type { Clock, Log, Receipt, Received } from './model.ts'
+import type { Clock, Log } from './model.ts'
 import { createPoller, type PollResult } from './poller.ts'
 import { endLeftovers } from './processes.ts'
 import { createPruner } from './pruner.ts'
 import { createReceiver } from './receiver/receiver.ts'
+import { recover } from './recovery.ts'
 import { openRemotes } from './remotes.ts'
-import type { Report } from './runs/ending.ts'
 import { createReleases } from './runs/releases.ts'
-import { createRunner, type Runner } from './runs/runner.ts'
+import { createRunner } from './runs/runner.ts'
 import { createSilences } from './silences.ts'
 import { openSqlite } from './stores/sqlite.ts'
-import type { QueueChange, Store } from './stores/store.ts'
+import type { Store } from './stores/store.ts'
 
 /** Nothing that comes after a stop is recorded, so there is little to wait for. */
 const CLOSE_GRACE_MS = 1000
@@ -114,52 +115,20 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
   })
   const pruner = createPruner({ config, store, dataDir, log, now })
 
-  /** record → queue: what the receiver has verified. */
-  async function intake(received: Received): Promise<Receipt> {
-    // What was queued before goes first, and no lane is served before what a crash left in it is gone.
-    await recovered.promise
-    if (stopping.signal.aborted) throw new LandfallError('stopping', 'landfall is stopping')
-    const hook = config.hooks.find(({ name }) => name === received.hook)
-    if (hook === undefined) throw new LandfallError('not-found', `there is no hook ${received.hook}`)
-    const defaults = await defaultBranches(received)
-    const routing = routeDelivery(config, hook, received, (name) => defaults.get(name) ?? null)
-    const { receipt, ...change } = await store.record(received, routing)
-    lanes.apply(change)
-    if (received.kind === 'event' && receipt.verdict !== 'duplicate') silences.heard(received)
-    await watchNew(change)
-    return receipt
-  }
-
-  /** What fetches have told of the targets that follow the default branch. */
-  async function defaultBranches({ repo }: Received): Promise<ReadonlyMap<string, string>> {
-    const found = new Map<string, string>()
-    if (repo === null) return found
-    for (const target of config.targets) {
-      if (target.branch !== null) continue
-      const { name } = instanceKey(target, repo)
-      const branch = (await store.instance(name))?.defaultBranch
-      if (branch !== null && branch !== undefined) found.set(name, branch)
-    }
-    return found
-  }
-
-  /** Repositories that a glob allows are polled once seen. */
-  async function watchNew({ queued }: QueueChange): Promise<void> {
-    for (const run of queued) {
-      if (!run.target.includes(':')) continue
-      const instance = await store.instance(run.target)
-      if (instance !== null) poller.add(instance)
-    }
-  }
-
+  const intake = createIntake({
+    config,
+    store,
+    lanes,
+    silences,
+    onInstance: (instance) => poller.add(instance),
+    recovered: recovered.promise,
+    stopping: stopping.signal,
+    now,
+  })
   const receiver = createReceiver({
     hooks: () => config.hooks,
-    intake,
-    healthy: () =>
-      store.probe(now()).then(
-        () => true,
-        () => false,
-      ),
+    intake: intake.take,
+    healthy: intake.healthy,
     stopping: () => stopping.signal.aborted,
     maxBodyBytes: config.server.maxBodyBytes,
     trustedProxies: config.server.trustedProxies,
@@ -205,7 +174,7 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
     const url = serves ? await receiver.listen(config.server.listen) : null
     if (serves) await api.listen(config.server)
     const sweep = () => releases.sweep((instance) => targetOf(config, instance.name))
-    const reports = await recover({ store, endProcessesOf, sweep, runner, lanes, log })
+    const reports = await recover({ store, runner, lanes, log, endLeftovers: endProcessesOf, sweep })
     recovered.resolve()
     reporting = Promise.all(reports.map((report) => report()))
     if (serves) await poller.start()
@@ -218,32 +187,4 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
     await close()
     throw cause
   }
-}
-
-/**
- * After a crash: what was running is ended and taken up again, what was queued goes on in order. Resolves to the reports that
- * are due, which may take as long as scripts do.
- */
-async function recover(parts: {
-  readonly store: Store
-  readonly endProcessesOf: (runs: readonly number[]) => Promise<void>
-  readonly sweep: () => Promise<void>
-  readonly runner: Runner
-  readonly lanes: Lanes
-  readonly log: Log
-}): Promise<readonly Report[]> {
-  const { store, endProcessesOf, sweep, runner, lanes, log } = parts
-  const unfinished = await store.unfinished()
-  // Queued runs too: one may have been claimed in a transaction that the crash cut off. And the marks of finished ones: a
-  // report may still have been running.
-  await endProcessesOf([...unfinished.map(({ id }) => id), ...(await store.marks()).map(({ run }) => run)])
-  // Before any run makes a directory of its own, which nothing has sealed yet either.
-  await sweep().catch((cause: unknown) => log.error('releases not swept', { cause }))
-  const running = unfinished.filter((run) => run.state === 'running')
-  const reports: Report[] = []
-  for (const run of running) reports.push(await runner.interrupted(run))
-  const queued = unfinished.filter((run) => run.state === 'queued')
-  lanes.apply({ queued, superseded: [] })
-  if (unfinished.length > 0) log.info('recovered', { interrupted: running.length, queued: queued.length })
-  return reports
 }

@@ -1,0 +1,83 @@
+import type { Config } from './config/config.ts'
+import { LandfallError } from './errors.ts'
+import { instanceKey, routeDelivery } from './instances.ts'
+import type { Lanes } from './lanes.ts'
+import type { Clock, Instance, Receipt, Received } from './model.ts'
+import type { Silences } from './silences.ts'
+import type { QueueChange, Store } from './stores/store.ts'
+
+export interface Intake {
+  /** record → queue: resolves once what the receiver has verified is on disk, with the runs that it causes. */
+  take(received: Received): Promise<Receipt>
+  /** Whether the store can be written; asked at most once a second. */
+  healthy(): Promise<boolean>
+}
+
+export interface IntakeParts {
+  readonly config: Config
+  readonly store: Store
+  readonly lanes: Lanes
+  readonly silences: Silences
+  /** An instance of a glob was seen for the first time, perhaps. */
+  readonly onInstance: (instance: Instance) => void
+  /** No lane is served before what a crash left in it is gone, and what was queued before goes first. */
+  readonly recovered: Promise<void>
+  readonly stopping: AbortSignal
+  readonly now: Clock
+}
+
+/** Anybody may ask for health, and each probe is an fsync. */
+const PROBE_EVERY_MS = 1000
+
+export function createIntake(parts: IntakeParts): Intake {
+  const { config, store, lanes, silences, onInstance, recovered, stopping, now } = parts
+  let probed: { readonly at: number; readonly works: Promise<boolean> } | null = null
+
+  /** What fetches have told of the targets that follow the default branch. */
+  async function defaultBranches({ repo }: Received): Promise<ReadonlyMap<string, string>> {
+    const found = new Map<string, string>()
+    if (repo === null) return found
+    for (const target of config.targets) {
+      if (target.branch !== null) continue
+      const { name } = instanceKey(target, repo)
+      const branch = (await store.instance(name))?.defaultBranch
+      if (branch !== null && branch !== undefined) found.set(name, branch)
+    }
+    return found
+  }
+
+  /** Repositories that a glob allows are polled once seen. */
+  async function watchNew({ queued }: QueueChange): Promise<void> {
+    for (const run of queued) {
+      if (!run.target.includes(':')) continue
+      const instance = await store.instance(run.target)
+      if (instance !== null) onInstance(instance)
+    }
+  }
+
+  return {
+    async take(received) {
+      await recovered
+      if (stopping.aborted) throw new LandfallError('stopping', 'landfall is stopping')
+      const hook = config.hooks.find(({ name }) => name === received.hook)
+      if (hook === undefined) throw new LandfallError('not-found', `there is no hook ${received.hook}`)
+      const defaults = await defaultBranches(received)
+      const routing = routeDelivery(config, hook, received, (name) => defaults.get(name) ?? null)
+      const { receipt, ...change } = await store.record(received, routing)
+      lanes.apply(change)
+      if (received.kind === 'event' && receipt.verdict !== 'duplicate') silences.heard(received)
+      await watchNew(change)
+      return receipt
+    },
+
+    healthy() {
+      if (probed !== null && now() - probed.at < PROBE_EVERY_MS) return probed.works
+      const works = store.probe(now()).then(
+        () => true,
+        () => false,
+      )
+      probed = { at: now(), works }
+      return works
+    },
+  }
+}
