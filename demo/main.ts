@@ -122,7 +122,7 @@ async function burst(api: Client, site: Site, repository: Repository): Promise<v
 
 function invite(site: Site): void {
   say('Still serving. Try it in another terminal:')
-  show(`webhooks   ${site.url}/hooks/github (secret: ${SECRET})`)
+  show(`webhooks   ${site.url}/hooks/github (secret: "${SECRET}")`)
   show(`health     ${site.url}/healthz`)
   show(`the site   file://${site.current}/public/index.html`)
   show(`look       npm run landfall -- status -c ${site.configFile}`)

@@ -162,7 +162,8 @@ export function decidePoll(seen: PollSituation): PollDecision {
   const { tip, doubt, now } = seen
   if (tip === null || tip === seen.deployed) return { run: null, doubt: null }
   if (doubt !== null && doubt.tip === tip) {
-    if (doubt.since === null) return { run: null, doubt: { tip, since: now } }
+    // Of a clock that was set back, the time is taken anew: it might be years before it comes again.
+    if (doubt.since === null || doubt.since > now) return { run: null, doubt: { tip, since: now } }
     const agrees = now - doubt.since >= seen.confirmAfterMs
     return { run: agrees ? { tip, pollsAgree: true } : null, doubt }
   }

@@ -25,6 +25,9 @@ export interface LanesParts {
   readonly now: Clock
 }
 
+/** The delay of a retry is at most this: runs/attempts.ts. */
+const LONGEST_WAIT_MS = 10 * 60_000
+
 interface Lane {
   /** By place; only the first is served. */
   readonly waiting: Run[]
@@ -52,7 +55,8 @@ export function createLanes({ perform, laneOf, maxJobs, log, now }: LanesParts):
   function add(run: Run): void {
     if (draining) return // the store has it, and the next start
     here.set(run.id, laneOf(run))
-    const wait = run.notBefore === null ? 0 : run.notBefore - now()
+    // No longer than a retry ever waits, or a clock that was set back while we were down would make days of it.
+    const wait = run.notBefore === null ? 0 : Math.min(run.notBefore - now(), LONGEST_WAIT_MS)
     if (wait > 0) enterLater(run, wait)
     else enter(run)
   }

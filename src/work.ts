@@ -5,6 +5,24 @@
  */
 import type { Sha } from './model.ts'
 
+/**
+ * What git gets of our own environment, on purpose and nothing else beside PATH and HOME: the ssh agent, proxies, and the
+ * certificates of a private authority. The user's and the system's git configuration apply through HOME.
+ */
+export const GIT_ENVIRONMENT = [
+  'SSH_AUTH_SOCK',
+  'SSL_CERT_FILE',
+  'SSL_CERT_DIR',
+  'GIT_SSL_CAINFO',
+  'http_proxy',
+  'https_proxy',
+  'HTTPS_PROXY',
+  'all_proxy',
+  'ALL_PROXY',
+  'no_proxy',
+  'NO_PROXY',
+]
+
 /** Where a repository is fetched from, and with what. */
 export interface Remote {
   /** Without credentials. A URL, scp-like `git@host:path`, or an absolute path. */

@@ -105,6 +105,21 @@ test('filters and pages choose what is listed', async (t) => {
   assert.deepEqual(await ids('deliveries', '--hook', 'nope'), [])
 })
 
+test('the cursor of a list leads to what is older, and is null where nothing is', async (t) => {
+  const { daemon } = await served(t)
+  for (const n of [1, 2, 3, 4]) await daemon.ended(await daemon.accepted({ after: commit(n) }))
+  for (const list of ['runs', 'deliveries']) {
+    const page = async (query: string) => {
+      const { items, next } = await daemon.api<{ items: { id: number }[]; next: string | null }>(`${list}?${query}`)
+      return [items.map(({ id }) => id), next]
+    }
+    assert.deepEqual(await page('limit=3'), [[4, 3, 2], '2'])
+    assert.deepEqual(await page('limit=3&before=2'), [[1], null])
+    assert.deepEqual(await page('limit=2'), [[4, 3], '3'])
+    assert.deepEqual(await page('limit=2&before=3'), [[2, 1], null], `a full last page of ${list}`)
+  }
+})
+
 test('on a terminal there are tables of at most 80 columns, relative times, and what to do next', async (t) => {
   const { daemon, look } = await served(t)
   const empty = await Promise.all(['runs', 'deliveries', 'status'].map((verb) => look.onTerminal(verb)))

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { chmod, mkdir } from 'node:fs/promises'
+import { chmod, mkdir, readFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
@@ -312,4 +312,24 @@ test('every key has a description, and the schema can become a JSON Schema', () 
   visit(schema, '')
   assert.deepEqual(missing, [])
   assert.ok(Object.keys(schema.properties ?? {}).length > 10)
+})
+
+test('docs/configuration.md has every key with its default', async () => {
+  const page = await readFile(new URL('../docs/configuration.md', import.meta.url), 'utf8')
+  const missing: string[] = []
+  const visit = ({ properties = {} }: z.core.JSONSchema.JSONSchema): void => {
+    for (const [key, value] of Object.entries(properties)) {
+      if (typeof value === 'boolean') continue
+      const table =
+        value.properties ?? (typeof value.additionalProperties === 'object' && value.additionalProperties.properties)
+      if (table) visit({ properties: table })
+      else {
+        const end = value.default === undefined ? '' : `\`${JSON.stringify(value.default)}\``
+        if (!page.split('\n').some((line) => line.startsWith(`| \`${key}\` |`) && line.endsWith(`| ${end} |`)))
+          missing.push(key)
+      }
+    }
+  }
+  visit(z.toJSONSchema(landfallToml, { io: 'input' }))
+  assert.deepEqual(missing, [])
 })

@@ -248,6 +248,11 @@ const POLLS: readonly (readonly [string, Partial<PollSituation>, ReturnType<type
     { run: null, doubt: doubted(9001) },
   ],
   [
+    'a doubt from the future, of a clock that was set back, begins anew',
+    { considered: T, doubt: doubted(10_001) },
+    { run: null, doubt: doubted(10_000) },
+  ],
+  [
     'a second poll after `poll` confirms a doubtful tip',
     { considered: T, doubt: doubted(9000) },
     { run: { tip: T, pollsAgree: true }, doubt: doubted(9000) },

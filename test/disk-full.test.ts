@@ -51,6 +51,38 @@ test('on a full disk deliveries get 503, the daemon lives, and no end of a run i
   assert.equal(await daemon.stop(), 0)
 })
 
+test('a stop on a full disk loses no end of a run if there is room before the drain is over', async (t) => {
+  const disk = mkdtempSync(join(tmpdir(), 'landfall-disk-'))
+  const why = mountSmall(disk)
+  t.after(() => {
+    if (why === null) execFileSync('umount', ['--lazy', disk])
+    rmSync(disk, { recursive: true })
+  })
+  if (why !== null) {
+    t.skip(why)
+    return
+  }
+  const site = createSite(t, { dataDir: disk })
+  site.script('deploy.sh', 'echo run >> $OUT/runs; until [ -e $OUT/go ]; do sleep 0.05; done')
+  site.configure('[target.site]\nrepo = "acme/site"\ncheckout = "none"\nscript = "deploy.sh"')
+  const daemon = await site.start()
+  const run = await daemon.accepted({ after: commit(1) })
+  await until('the script', () => site.lines('runs').length === 1)
+  const filler = join(site.dataDir, 'filler')
+  fill(filler)
+  await until('a 503', async () => (await daemon.post({ after: commit(2) })).status === 503)
+  writeFileSync(join(site.out, 'go'), '')
+  await until('the end that cannot be written', () => daemon.logged('store failed').length > 0)
+  daemon.signal('SIGTERM')
+  await until('the stop', () => daemon.logged('stopping').length > 0)
+  rmSync(filler)
+  assert.equal(await daemon.exited, 0)
+
+  const next = await site.start()
+  assert.equal((await next.run(run)).state, 'succeeded')
+  assert.equal(await next.stop(), 0)
+})
+
 /** Null where it is mounted, or why it cannot be. */
 function mountSmall(directory: string): string | null {
   if (process.getuid?.() !== 0) return 'only root can mount a small file system'

@@ -192,13 +192,13 @@ test('closing ends running scripts and the launcher: their calls reject with los
   assert.deepEqual(entries, [])
 })
 
-test('a launcher that a script started, through landfall, does not carry the mark of the script', async (t) => {
-  const env = { ...process.env, LANDFALL_RUN: '7', LANDFALL_DATA: '/somewhere' }
+test('the launcher’s environment, which scripts can read, has no secret and no mark of a script that started us', async (t) => {
+  const env = { ...process.env, LANDFALL_RUN: '7', LANDFALL_DATA: '/somewhere', WEBHOOK_SECRET: 'of the webhook' }
   const { directory, work } = launched(t, env)
   await work.runScript(scriptOrder(directory, [shellScript(directory, 'script', 'echo $PPID > launcher')]), ignore)
   const environment = textOf(`/proc/${await pidIn(join(directory, 'launcher'))}/environ`)
   assert.match(environment, /PATH=/)
-  assert.doesNotMatch(environment, /LANDFALL_/)
+  assert.doesNotMatch(environment, /LANDFALL_|WEBHOOK_SECRET/)
 })
 
 test('what went wrong with a log is told to the daemon', async (t) => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { hasCode } from '../src/errors.ts'
@@ -46,7 +46,10 @@ function packsIn(mirror: string): string[] {
 
 const DAMAGES: Readonly<Record<string, (mirror: string) => void>> = {
   'a truncated pack': (mirror) => {
-    for (const pack of packsIn(mirror)) truncateSync(pack, 100)
+    for (const pack of packsIn(mirror)) {
+      chmodSync(pack, 0o644) // git's packs are read-only, and only root minds that not
+      truncateSync(pack, 100)
+    }
   },
   'missing objects': (mirror) => {
     for (const pack of packsIn(mirror)) rmSync(pack)

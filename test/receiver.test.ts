@@ -461,6 +461,39 @@ describe('bodies', () => {
     for (let i = 0; i < 5; i++) assert.equal((await send(url, half)).status, 202)
   })
 
+  test('a body in crumbs is given up early, and one in small pieces comes together in order', async () => {
+    const { url, received } = await start()
+    const head = (extra: string) => rawPost({ headers: made().headers, body: '' }, 'Transfer-Encoding: chunked') + extra
+    assert.match(await exchange(url, head('1\r\nx\r\n'.repeat(20_000))), /^HTTP\/1\.1 400 .*chunks-too-small/s)
+
+    const filler = Array.from({ length: 40_000 }, (_, index) => index.toString(36)).join()
+    const { headers, body } = made(JSON.stringify({ ...JSON.parse(made().body), filler }))
+    const sizes = [1, 5000, 17, 4095, 30, 20_000, 3000, 999]
+    const chunks: string[] = []
+    for (let at = 0, turn = 0; at < body.length; turn += 1) {
+      const chunk = body.slice(at, at + (sizes[turn % sizes.length] ?? 1))
+      chunks.push(`${chunk.length.toString(16)}\r\n${chunk}\r\n`)
+      at += chunk.length
+    }
+    const text = rawPost(
+      { headers, body: `${chunks.join('')}0\r\n\r\n` },
+      'Transfer-Encoding: chunked',
+      'Connection: close',
+    )
+    assert.match(await exchange(url, text), /^HTTP\/1\.1 202 /)
+    assert.equal(received.length, 1)
+  })
+
+  test('connections that are only kept do not keep others out', async () => {
+    const { url } = await start({ limits: { maxConnections: 20 } })
+    for (let index = 0; index < 30; index += 1) {
+      const { socket, until: comes } = await openRaw(url)
+      socket.write('GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n')
+      await comes(/^HTTP\/1\.1 404 /)
+    }
+    assert.equal((await send(url)).status, 202)
+  })
+
   test('a budget that is spent while streaming ends the body that spends it', async () => {
     const { url } = await start({ limits: { budgetBytes: MB } })
     const raw = await openRaw(url)

@@ -265,6 +265,18 @@ test('a log is capped and shows no secret that the script was given', async (t) 
   assert.ok(!daemon.output().includes(token))
 })
 
+test('whoever sees that a run has failed finds nothing left of its checkout', async (t) => {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  // So much that its removal takes longer than asking for the run's end.
+  site.script('deploy.sh', 'mkdir built && cd built && seq 10000 | xargs touch', 'exit 7')
+  site.configure('[target.site]\nrepo = "acme/site"\nscript = "deploy.sh"')
+  const daemon = await site.start()
+  const run = await daemon.accepted({ after: await origin.commit({ a: '1' }) })
+  assert.equal((await daemon.ended(run)).state, 'failed')
+  assert.deepEqual(readdirSync(join(site.dataDir, 'releases/site')), [])
+})
+
 test('a failing script’s checkout is removed, and a failing rerun leaves the sealed release as it is', async (t) => {
   const site = createSite(t)
   const origin = await site.origin('acme/site')
@@ -282,7 +294,6 @@ test('a failing script’s checkout is removed, and a failing rerun leaves the s
     await daemon.accepted({ after: await origin.commit({ bad: '1' }) }),
   ]) {
     assert.equal((await daemon.ended(run)).state, 'failed')
-    await until('the removal', () => readdirSync(releases).length === 1)
     const now = { live: readlinkSync(live), inode: statSync(join(releases, good)).ino, names: readdirSync(releases) }
     assert.deepEqual(now, before)
   }

@@ -68,7 +68,7 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
 
   app.get('/runs', async ({ req, json }) => {
     const query = parse(RunQuery, req.query())
-    return json(page(await store.runs(query), query.limit, viewRun))
+    return json(page(await store.runs(oneMore(query)), query.limit, viewRun))
   })
   app.get('/runs/:id', async ({ req, json }) => json(viewRun(await runOf(req.param('id')))))
   app.get('/runs/:id/log', async (context) => {
@@ -106,7 +106,7 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
 
   app.get('/deliveries', async ({ req, json }) => {
     const query = parse(DeliveryQuery, req.query())
-    return json(page(await store.deliveries(query), query.limit, viewDelivery))
+    return json(page(await store.deliveries(oneMore(query)), query.limit, viewDelivery))
   })
   app.get('/deliveries/:id', async ({ req, json }) => {
     const delivery = await store.delivery(idOf(req.param('id')))
@@ -184,9 +184,15 @@ async function giveToGroup(socket: string, group: string): Promise<void> {
   }
 }
 
+/** One row more than a page has tells whether there is a next page. */
+function oneMore<Q extends { readonly limit: number }>(query: Q): Q {
+  return { ...query, limit: query.limit + 1 }
+}
+
 function page<T extends { readonly id: number }, V>(rows: readonly T[], limit: number, view: (row: T) => V) {
-  const last = rows.at(-1)
-  return { items: rows.map(view), next: rows.length === limit && last !== undefined ? String(last.id) : null }
+  const items = rows.slice(0, limit)
+  const last = items.at(-1)
+  return { items: items.map(view), next: rows.length > limit && last !== undefined ? String(last.id) : null }
 }
 
 function idOf(text: string): number {

@@ -1,9 +1,9 @@
 /** The command line: which verbs there are, what they take, and which exit code an end has. */
 import { readFileSync } from 'node:fs'
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander'
-import { LATER } from '../config/schema.ts'
+import { LATER, LATER_FORGES } from '../config/schema.ts'
 import { LandfallError } from '../errors.ts'
-import { FORGES, RUN_ENDS } from '../model.ts'
+import { FORGES, type ForgeName, RUN_ENDS } from '../model.ts'
 import {
   CHECK_HELP,
   DELIVERIES_HELP,
@@ -110,7 +110,7 @@ function declareRunning(program: Command, ends: Ends): void {
   program
     .command('init')
     .description('write a first configuration')
-    .addOption(new Option('--forge <forge>', 'where the repository is').choices([...FORGES]))
+    .addOption(new Option('--forge <forge>', 'where the repository is').choices([...FORGES]).argParser(forgeOf))
     .option('--repo <owner/name>', 'the repository to follow')
     .option('--public-url <url>', 'how the forge reaches this machine')
     .addHelpText('after', INIT_HELP)
@@ -263,6 +263,14 @@ function limit(): Option {
     if (count > 500) throw new InvalidArgumentError('It is at most 500.')
     return count
   })
+}
+
+function forgeOf(text: string): ForgeName {
+  const forge = FORGES.find((name) => name === text)
+  if (forge !== undefined) return forge
+  throw new InvalidArgumentError(
+    LATER_FORGES.includes(text) ? `It is ${LATER}.` : `Allowed choices are ${FORGES.join(', ')}.`,
+  )
 }
 
 function idOf(text: string): number {

@@ -22,13 +22,13 @@ type Flags = Readonly<Record<'forge' | 'repo' | 'publicUrl', string | undefined>
 
 /** What the command line says. Throws `usage` for what cannot be. */
 export function answersGiven({ forge, repo, publicUrl }: Flags): Partial<Answers> {
-  const wrong = (what: string): never => {
-    throw new LandfallError('usage', what)
+  const wrong = (flag: string, given: string, hint: string): never => {
+    throw new LandfallError('usage', `${flag}: "${given}" cannot be. ${hint}`)
   }
   return {
-    ...(forge === undefined ? {} : { forge: readForge(forge) ?? wrong(`--forge: ${NO_FORGE}`) }),
-    ...(repo === undefined ? {} : { repo: readRepo(repo) ?? wrong(`--repo: ${NO_REPO}`) }),
-    ...(publicUrl === undefined ? {} : { publicUrl: readUrl(publicUrl) ?? wrong(`--public-url: ${NO_URL}`) }),
+    ...(forge === undefined ? {} : { forge: readForge(forge) ?? wrong('--forge', forge, NO_FORGE) }),
+    ...(repo === undefined ? {} : { repo: readRepo(repo) ?? wrong('--repo', repo, NO_REPO) }),
+    ...(publicUrl === undefined ? {} : { publicUrl: readUrl(publicUrl) ?? wrong('--public-url', publicUrl, NO_URL) }),
   }
 }
 

@@ -165,7 +165,7 @@ function wrongPublicUrl(text: string): string | null {
   return url.search === '' && url.hash === '' ? null : 'must have neither query nor fragment'
 }
 
-const LATER_FORGES = [
+export const LATER_FORGES: readonly string[] = [
   'gitea',
   'forgejo',
   'gogs',

@@ -191,7 +191,11 @@ const ESCAPES: Readonly<Record<string, string>> = {
 
 /** One path a line. A path that would break the line is quoted as git does it with core.quotePath=false. */
 function asLines(paths: Buffer): Buffer {
-  const names = paths.toString('latin1').split('\0').slice(0, -1) // latin1 keeps every byte, whatever the encoding is
+  const breaksLine = (byte: number) => (byte !== 0 && byte < 0x20) || byte === 0x22 || byte === 0x5c || byte === 0x7f
+  const text = paths.toString('latin1') // keeps every byte, whatever the encoding is
+  // Nearly always, and there may be very many.
+  if (!paths.some(breaksLine)) return Buffer.from(text.replaceAll('\0', '\n'), 'latin1')
+  const names = text.split('\0').slice(0, -1)
   return Buffer.from(names.map((name) => `${quoted(name)}\n`).join(''), 'latin1')
 }
 

@@ -8,26 +8,8 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { simpleGit } from 'simple-git'
 import { LandfallError, messageOf } from '../errors.ts'
-import type { Remote } from '../work.ts'
+import { GIT_ENVIRONMENT, type Remote } from '../work.ts'
 import { endMarked } from './descendants.ts'
-
-/**
- * Passed on from our own environment, on purpose and nothing else beside PATH and HOME: the ssh agent, proxies, and the
- * certificates of a private authority. The user's and the system's git configuration apply through HOME.
- */
-const PASSED = [
-  'SSH_AUTH_SOCK',
-  'SSL_CERT_FILE',
-  'SSL_CERT_DIR',
-  'GIT_SSL_CAINFO',
-  'http_proxy',
-  'https_proxy',
-  'HTTPS_PROXY',
-  'all_proxy',
-  'ALL_PROXY',
-  'no_proxy',
-  'NO_PROXY',
-]
 
 /** Beats every configuration file. `-c` and not the mirror's own config, so that nothing in a repository can undo it. */
 const CONFIG = [
@@ -50,6 +32,11 @@ const CONFIG = [
 
 /** setTimeout takes no more (about 24 days). */
 const MAX_TIMER_MS = 2 ** 31 - 1
+/**
+ * What git may print: the names of half a million files. Trees that name each other make a commit of a few kilobytes into
+ * one of a billion files, whose list would be the end of the launcher, and so of everybody's runs.
+ */
+const MAX_OUTPUT_BYTES = 64 * 2 ** 20
 /** How long a killed git may take to be gone before we stop waiting for it. */
 const LAST_WAIT_MS = 5_000
 
@@ -65,6 +52,7 @@ export interface GitSession {
   /**
    * Runs git whatever its exit code; `gitDir` null is no repository at all, `workTree` the working directory. Throws
    * `aborted`, `remote` past the time limit (git and all that it started are gone then), `git` where git cannot start.
+   * `unstartable` once any command of the session has printed too much: then none of them goes on.
    */
   run(args: readonly string[], at: { readonly gitDir: string | null; readonly workTree?: string }): Promise<GitResult>
   /** Throws as `run` does once the caller aborted or the time is up. */
@@ -86,17 +74,25 @@ export interface GitOrder {
 
 export type OpenGit = (order: GitOrder) => GitSession
 
-/** `environment` is where PATH, HOME and what `PASSED` names are taken from. The time limit starts with the session. */
+/** `environment` is where PATH, HOME and what `GIT_ENVIRONMENT` names are taken from. The time limit starts with the session. */
 export function createGit({ environment }: { readonly environment: NodeJS.ProcessEnv }): OpenGit {
   return function open({ remote, doing, env, timeoutMs, signal }) {
     const timeout = AbortSignal.timeout(Math.min(timeoutMs, MAX_TIMER_MS))
-    const stop = signal ? AbortSignal.any([signal, timeout]) : timeout
+    const flood = new AbortController()
+    const stop = AbortSignal.any([...(signal ? [signal] : []), timeout, flood.signal])
     const what = `${doing} ${redact(remote.url)}`
     let commands = 0
 
     function goOn(): void {
       if (signal?.aborted) throw new LandfallError('aborted', `${what} was stopped`)
       if (timeout.aborted) throw new LandfallError('remote', `${what} took longer than ${timeoutMs / 1000} s`)
+      if (flood.signal.aborted) {
+        const limit = `more than ${MAX_OUTPUT_BYTES / 2 ** 20} MB`
+        throw new LandfallError(
+          'unstartable',
+          `${what} was given up: git printed ${limit}, as it does for millions of files`,
+        )
+      }
     }
 
     return {
@@ -115,6 +111,7 @@ export function createGit({ environment }: { readonly environment: NodeJS.Proces
           env: { ...baseEnv(environment, remote), ...env, GIT_DIR: gitDir ?? '/dev/null', LANDFALL_GIT: mark },
           config: [...CONFIG, ...credentialConfig(remote)],
           directory: workTree ?? gitDir ?? '/',
+          onFlood: () => flood.abort(),
         })
         await settledOrStopped(done, stop)
         if (stop.aborted) {
@@ -133,12 +130,20 @@ interface Started {
   readonly env: Record<string, string>
   readonly config: string[]
   readonly directory: string
+  /** Called where git prints more than is kept. */
+  readonly onFlood: () => void
 }
 
 /** simple-git's own verdict is not used: it takes death by a signal, and failure without a word, for success. */
-async function start({ args, env, config, directory }: Started): Promise<GitResult> {
+async function start({ args, env, config, directory, onFlood }: Started): Promise<GitResult> {
   const stdout: Buffer[] = []
   const stderr: Buffer[] = []
+  let printed = 0
+  const keepIn = (kept: Buffer[]) => (chunk: Buffer) => {
+    printed += chunk.length
+    if (printed > MAX_OUTPUT_BYTES) onFlood()
+    else kept.push(chunk)
+  }
   const end: { code: number | null } = { code: null }
   const git = simpleGit({
     baseDir: directory,
@@ -162,8 +167,8 @@ async function start({ args, env, config, directory }: Started): Promise<GitResu
   })
     .env(env)
     .outputHandler((_command, out, err) => {
-      out.on('data', (chunk: Buffer) => stdout.push(chunk))
-      err.on('data', (chunk: Buffer) => stderr.push(chunk))
+      out.on('data', keepIn(stdout))
+      err.on('data', keepIn(stderr))
       // simple-git 4.0.2 waits 50 ms after a command that printed nothing. No bytes count as printed.
       out.once('end', () => out.emit('data', Buffer.alloc(0)))
     })
@@ -193,7 +198,7 @@ async function settledOrStopped(done: Promise<unknown>, stop: AbortSignal): Prom
 // --- The profile ----------------------------------------------------------------------------------------------------
 
 function baseEnv(environment: NodeJS.ProcessEnv, remote: Remote): Record<string, string> {
-  const passed = PASSED.flatMap((name) => (environment[name] ? [[name, environment[name]]] : []))
+  const passed = GIT_ENVIRONMENT.flatMap((name) => (environment[name] ? [[name, environment[name]]] : []))
   const protocols = 'https:http:ssh:git'
   return {
     ...Object.fromEntries(passed),

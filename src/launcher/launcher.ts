@@ -8,7 +8,7 @@ import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type ErrorCode, LandfallError } from '../errors.ts'
 import type { Log } from '../model.ts'
-import type { ProcessMark, Work } from '../work.ts'
+import { GIT_ENVIRONMENT, type ProcessMark, type Work } from '../work.ts'
 
 /** How long a launcher may take to end its children and itself. */
 const CLOSE_MS = 5000
@@ -174,15 +174,20 @@ function start(env: Readonly<NodeJS.ProcessEnv>): ChildProcess {
     // A session of its own: Ctrl-C on a terminal reaches the daemon alone, which then decides.
     detached: true,
     execArgv: ['--max-semi-space-size=2'],
-    env: withoutMarks(env),
+    env: launcherEnvironment(env),
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   })
 }
 
-/** A landfall that is started by a script inherits the script's marks; what it starts itself belongs to no such run. */
-function withoutMarks(env: Readonly<NodeJS.ProcessEnv>): NodeJS.ProcessEnv {
-  const own = Object.entries(env).filter(([name]) => !name.startsWith('LANDFALL_') && name !== 'NODE_OPTIONS')
-  return Object.fromEntries(own)
+/** For node itself, and for temporary files. */
+const PASSED = ['PATH', 'HOME', 'TMPDIR', 'LANG', 'TZ', 'LD_LIBRARY_PATH', ...GIT_ENVIRONMENT]
+
+/**
+ * Nothing but what is needed: any script may read it as /proc/$PPID/environ, and ours holds the secrets that came as
+ * variables. The marks of a script that has started us stay out as well: what we start belongs to no run of another landfall.
+ */
+function launcherEnvironment(env: Readonly<NodeJS.ProcessEnv>): NodeJS.ProcessEnv {
+  return Object.fromEntries(PASSED.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])))
 }
 
 function send(child: ChildProcess, message: ToLauncher): void {

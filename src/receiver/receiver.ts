@@ -33,6 +33,7 @@ export interface ReceiverParts {
     readonly headersTimeoutMs?: number
     readonly bodyTimeoutMs?: number
     readonly budgetBytes?: number
+    readonly maxConnections?: number
   }
 }
 
@@ -144,7 +145,7 @@ export function createReceiver(parts: ReceiverParts): Receiver {
 
   function refuse(incoming: IncomingMessage, outgoing: ServerResponse, refusal: Refusal): Response {
     const { status, error, hook, allow, retryAfter } = refusal
-    if (refusal.close === true || hasUnreadBody(incoming)) closeUnread(incoming, outgoing)
+    if (refusal.close !== undefined || hasUnreadBody(incoming)) closeUnread(incoming, outgoing, refusal.close)
     rejections.log(hook?.name, { status, reason: error, client: clientOf(incoming), path: pathOf(incoming) })
     return json(status, `{"error":"${error}"}`, {
       ...(allow === undefined ? {} : { Allow: allow }),
@@ -152,7 +153,8 @@ export function createReceiver(parts: ReceiverParts): Receiver {
     })
   }
 
-  const server = createHttpServer({ app, headersTimeoutMs, bodyTimeoutMs, rejections })
+  const maxConnections = limits.maxConnections ?? MAX_CONNECTIONS
+  const server = createHttpServer({ app, headersTimeoutMs, bodyTimeoutMs, maxConnections, rejections })
   return {
     // Like a port, a public socket is open to everybody on the machine: what counts is what a delivery proves.
     listen: (listen) => startListening({ server, listen, socketMode: 0o666, env: process.env }),
@@ -168,28 +170,30 @@ interface Refusal {
   /** Seconds. */
   readonly retryAfter?: number
   /** The rest of the body is not wanted, nor is the connection. */
-  readonly close?: true
+  readonly close?: 'gently' | 'at once'
   readonly hook?: Hook
 }
 
 const REFUSALS = {
   notFound: { status: 404, error: 'not-found' },
   method: { status: 405, error: 'method-not-allowed' },
-  tooLarge: { status: 413, error: 'too-large', close: true },
-  tooSlow: { status: 408, error: 'too-slow', close: true },
+  tooLarge: { status: 413, error: 'too-large', close: 'gently' },
+  tooSlow: { status: 408, error: 'too-slow', close: 'gently' },
   unauthentic: { status: 401, error: 'unauthentic' },
   tooMany: { status: 429, error: 'too-many-failures' },
   unsupportedType: { status: 415, error: 'unsupported-type' },
   stopping: { status: 503, error: 'stopping', retryAfter: RETRY_AFTER_SECONDS },
-  busy: { status: 503, error: 'busy', retryAfter: RETRY_AFTER_SECONDS, close: true },
+  busy: { status: 503, error: 'busy', retryAfter: RETRY_AFTER_SECONDS, close: 'gently' },
   store: { status: 503, error: 'store', retryAfter: RETRY_AFTER_SECONDS },
-  aborted: { status: 400, error: 'aborted', close: true },
+  crumbled: { status: 400, error: 'chunks-too-small', close: 'at once' },
+  aborted: { status: 400, error: 'aborted', close: 'gently' },
 } satisfies Record<string, Refusal>
 
 const UPLOAD_REFUSALS = {
   'too-large': REFUSALS.tooLarge,
   'too-slow': REFUSALS.tooSlow,
   busy: REFUSALS.busy,
+  crumbled: REFUSALS.crumbled,
   aborted: REFUSALS.aborted,
 }
 
@@ -261,10 +265,12 @@ interface HttpServerParts {
   readonly app: Hono<{ Bindings: HttpBindings }>
   readonly headersTimeoutMs: number
   readonly bodyTimeoutMs: number
+  readonly maxConnections: number
   readonly rejections: RejectionLog
 }
 
-function createHttpServer({ app, headersTimeoutMs, bodyTimeoutMs, rejections }: HttpServerParts): Server {
+function createHttpServer(parts: HttpServerParts): Server {
+  const { app, headersTimeoutMs, bodyTimeoutMs, maxConnections, rejections } = parts
   const server = createAdaptorServer({
     fetch: app.fetch,
     hostname: 'localhost', // for HTTP/1.0, which need not name a host
@@ -277,9 +283,20 @@ function createHttpServer({ app, headersTimeoutMs, bodyTimeoutMs, rejections }: 
       connectionsCheckingInterval: Math.min(1000, headersTimeoutMs),
       keepAliveTimeout: KEEP_ALIVE_MS,
       maxHeaderSize: 16 * 1024,
+      // What node still takes of a body that we have refused, be it byte by byte.
+      highWaterMark: 8 * 1024,
     },
   }) as Server // what `createServer` above makes
-  server.maxConnections = MAX_CONNECTIONS
+  server.maxConnections = maxConnections
+  let connections = 0
+  server.on('connection', (socket) => {
+    connections += 1
+    socket.once('close', () => {
+      connections -= 1
+    })
+    // Else who asks once for nothing, on each of them, and stays, would shut out everybody else as long as we keep alive.
+    if (connections > 0.9 * maxConnections) server.closeIdleConnections()
+  })
   // The 100 is sent by whoever wants the body.
   server.on('checkContinue', (incoming, outgoing) => server.emit('request', incoming, outgoing))
   server.on('clientError', (error, socket: Socket) => {

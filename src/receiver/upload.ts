@@ -13,6 +13,8 @@ export type Upload =
   /** The budget is spent. */
   | { readonly kind: 'busy' }
   | { readonly kind: 'too-slow' }
+  /** It comes in crumbs that cost more than they bring. */
+  | { readonly kind: 'crumbled' }
   /** The client is gone; no answer will reach it. */
   | { readonly kind: 'aborted' }
 
@@ -21,6 +23,13 @@ export interface UploadLimits {
   readonly budgetBytes: number
   readonly bodyTimeoutMs: number
 }
+
+/** Smaller pieces are copied together: node spends some 240 bytes on each, even if a client's chunks have one byte. */
+const SMALL_BYTES = 4096
+const SLAB_BYTES = 16 * 1024
+/** A client whose pieces are this small on the average, after so many of them, keeps us busy and says nothing. */
+const CRUMB_BYTES = 16
+const CRUMBS_FORGIVEN = 2048
 
 /** Reads bodies within the limits. Of a body that says itself that it is too large, nothing is read. */
 export function createUploads({ maxBodyBytes, budgetBytes, bodyTimeoutMs }: UploadLimits) {
@@ -34,8 +43,9 @@ export function createUploads({ maxBodyBytes, budgetBytes, bodyTimeoutMs }: Uplo
     if (incoming.headers.expect !== undefined && incoming.httpVersion === '1.1') outgoing.writeContinue()
 
     return new Promise((resolve) => {
-      const pieces: Uint8Array[] = []
+      const pieces = createPieces(declared)
       let bytes = 0
+      let count = 0
       const release = () => {
         held -= bytes
         bytes = 0
@@ -43,16 +53,18 @@ export function createUploads({ maxBodyBytes, budgetBytes, bodyTimeoutMs }: Uplo
       const take = (piece: Uint8Array) => {
         bytes += piece.byteLength
         held += piece.byteLength
+        count += 1
         if (bytes > maxBodyBytes) refuse('too-large')
         else if (held > budgetBytes) refuse('busy')
-        else pieces.push(piece)
+        else if (count > CRUMBS_FORGIVEN && bytes < count * CRUMB_BYTES) refuse('crumbled')
+        else pieces.add(piece)
       }
-      const refuse = (kind: 'too-large' | 'busy' | 'too-slow' | 'aborted') => {
+      const refuse = (kind: Exclude<Upload['kind'], 'complete'>) => {
         incoming.pause()
         release()
         settle({ kind })
       }
-      const complete = () => settle({ kind: 'complete', pieces, release })
+      const complete = () => settle({ kind: 'complete', pieces: pieces.all(), release })
       const abort = () => refuse('aborted')
       const timer = setTimeout(() => refuse('too-slow'), bodyTimeoutMs)
       const settle = (upload: Upload) => {
@@ -62,6 +74,38 @@ export function createUploads({ maxBodyBytes, budgetBytes, bodyTimeoutMs }: Uplo
       }
       incoming.on('data', take).on('end', complete).on('error', abort).on('close', abort)
     })
+  }
+}
+
+/** Keeps pieces in order, in memory that is not much more than their bytes. `declared` is what the whole should have. */
+function createPieces(declared: number) {
+  const full: Uint8Array[] = []
+  let slab = Buffer.alloc(0)
+  let filled = 0
+
+  function closeSlab(): void {
+    // A copy: what is left of the slab must not stay with a few bytes of it.
+    if (filled > 0) full.push(filled === slab.byteLength ? slab : Buffer.from(slab.subarray(0, filled)))
+    slab = Buffer.alloc(0)
+    filled = 0
+  }
+
+  return {
+    add(piece: Uint8Array): void {
+      const staysAlone = piece.byteLength >= SMALL_BYTES || piece.byteLength === declared
+      if (staysAlone || filled + piece.byteLength > SLAB_BYTES) closeSlab()
+      if (staysAlone) {
+        full.push(piece)
+        return
+      }
+      if (slab.byteLength === 0) slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
+      slab.set(piece, filled)
+      filled += piece.byteLength
+    },
+    all(): readonly Uint8Array[] {
+      closeSlab()
+      return full
+    },
   }
 }
 
@@ -84,15 +128,21 @@ const LINGER_MS = 1000
 
 /**
  * Ends the connection after the answer without reading on. Closing a socket that has unread bytes resets it, and a reset
- * can overtake the answer: so our side is closed first, and the socket a moment later.
+ * can overtake the answer: so our side is closed first, and the socket a moment later. `at once` risks that, and holds
+ * nothing any longer.
  */
-export function closeUnread(incoming: IncomingMessage, outgoing: ServerResponse): void {
+export function closeUnread(
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  how: 'gently' | 'at once' = 'gently',
+): void {
   const { socket } = incoming
   outgoing.shouldKeepAlive = false
   // What node calls on a connection's last answer.
   socket.destroySoon = () => {
     socket.end()
-    setTimeout(() => socket.destroy(), LINGER_MS).unref()
+    if (how === 'gently') setTimeout(() => socket.destroy(), LINGER_MS).unref()
+    else socket.destroy()
   }
   // Node has just begun to throw the rest of the body away; it shall stay where it is.
   outgoing.once('finish', () => {

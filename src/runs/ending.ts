@@ -54,8 +54,11 @@ export interface Ending {
   end(progress: Progress, outcome: Outcome): Promise<void>
   /** The end of a run whose processes are gone, with an earlier landfall or with its launcher. */
   interrupted(run: Run, progress: Progress | null): Promise<Report>
-  /** Writes as soon as the store can: a full disk must not cost a run its end. */
-  untilStored<T>(write: () => Promise<T>): Promise<T>
+  /**
+   * Uses the store as soon as it works: a full disk must not cost a run its end. Throws `store` where it still does not when
+   * `givesUp` comes, which is the end of a drain if nothing else is said.
+   */
+  untilStored<T>(use: () => Promise<T>, givesUp?: AbortSignal): Promise<T>
 }
 
 /** run → report. */
@@ -71,10 +74,10 @@ export function createEnding(parts: EndingParts): Ending {
     const { run, target, phases } = progress
     const at = now()
     // What is deployed may have changed in no other way: the lane is ours. What was seen by polls may have.
-    const instance = (await store.instance(run.target)) ?? progress.instance
+    const instance = (await untilStored(() => store.instance(run.target))) ?? progress.instance
     const followUp = recovery ?? retryOf(target, run, outcome, at, Math.random())
     const sealed = sealedBy(progress, outcome)
-    const forgotten = sealed === null ? [] : await releases.outdated(target, instance, sealed)
+    const forgotten = sealed === null ? [] : await untilStored(() => releases.outdated(target, instance, sealed))
     const finish: Finish = {
       outcome,
       phases,
@@ -88,15 +91,20 @@ export function createEnding(parts: EndingParts): Ending {
       followUp,
     }
     if (outcome.end !== 'succeeded') await noteInLog(run.id, outcome)
+    const tidy = () => cleanUp(progress, instance, sealed, forgotten)
+    // Who sees that a run has failed finds nothing left of its checkout. But what is sealed goes only when something else is,
+    // and a stop may be cut short: a run without an end would be run again.
+    const tidyFirst = sealed === null && !stopping.aborted
+    if (tidyFirst) await tidy()
     const change = await untilStored(() => store.finished(run.id, finish))
     parts.onQueueChange(change)
     logEnd(progress, outcome, change)
-    await cleanUp(progress, instance, sealed, forgotten)
+    if (!tidyFirst) await tidy()
     if (target.checkout === 'release' && run.commit !== null) await pin(progress, outcome, instance)
     return () => report(progress, outcome, instance, change)
   }
 
-  /** The end is on disk: what cannot be cleaned up now is swept by the next start, and nobody goes without a report for it. */
+  /** What cannot be cleaned up now is swept by the next start, and nobody goes without an end or a report for it. */
   async function cleanUp(
     { run, target, directory }: Progress,
     instance: Instance,
@@ -181,15 +189,14 @@ export function createEnding(parts: EndingParts): Ending {
     else log.warn('finished', fields)
   }
 
-  /** A full disk must not cost a run its end: what has happened is written as soon as the store can write again. */
-  async function untilStored<T>(write: () => Promise<T>): Promise<T> {
+  async function untilStored<T>(use: () => Promise<T>, givesUp = cutOff): Promise<T> {
     for (let delayMs = 1000; ; delayMs = Math.min(30_000, delayMs * 2)) {
       try {
-        return await write()
+        return await use()
       } catch (cause) {
-        if (!hasCode(cause, 'store') || stopping.aborted) throw cause
+        if (!hasCode(cause, 'store') || givesUp.aborted) throw cause
         log.error('store failed', { cause: cause.message, againInMs: delayMs })
-        await wait(delayMs, undefined, { signal: stopping }).catch(() => {})
+        await wait(delayMs, undefined, { signal: givesUp }).catch(() => {})
       }
     }
   }

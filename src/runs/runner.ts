@@ -60,9 +60,19 @@ export function createRunner(parts: RunnerParts): Runner {
   const { end, interrupted, untilStored } = createEnding({ ...parts, scripts })
 
   async function perform(run: Run): Promise<void> {
-    if (stopping.aborted || !(await untilStored(() => store.started(run.id, now())))) return
+    try {
+      await performToItsEnd(run)
+    } catch (cause) {
+      if (!hasCode(cause, 'store')) throw cause
+      const hint = 'the next start takes it up as the store has it'
+      log.error('end not recorded', { run: run.id, target: run.target, cause: cause.message, hint })
+    }
+  }
+
+  async function performToItsEnd(run: Run): Promise<void> {
+    if (stopping.aborted || !(await untilStored(() => store.started(run.id, now()), stopping))) return
     const fields = { run: run.id, delivery: run.delivery, target: run.target }
-    const instance = await store.instance(run.target)
+    const instance = await untilStored(() => store.instance(run.target))
     const target = config().targets.find(({ name }) => name === instance?.target)
     if (instance === null || target === undefined) {
       const outcome = endedBy('cancelled', 'target-removed', 'its target is not in the configuration any more')
@@ -94,6 +104,7 @@ export function createRunner(parts: RunnerParts): Runner {
       if (hasCode(cause, 'lost')) return 'lost'
       if (hasCode(cause, 'unstartable')) return endedBy('unstartable', null, cause.message)
       if (hasCode(cause, 'remote') || hasCode(cause, 'git')) return endedBy('fetch-failed', null, cause.message)
+      if (hasCode(cause, 'store')) return endedBy('fetch-failed', null, cause.message)
       if (['ENOSPC', 'EDQUOT', 'EROFS'].includes(systemCode(cause) ?? '')) {
         return endedBy('fetch-failed', null, `data_dir takes no more files: ${messageOf(cause)}`)
       }

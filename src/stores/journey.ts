@@ -39,7 +39,7 @@ export function createJourney(parts: {
   function sameDelivery(received: Received): Delivery | null {
     const since = received.receivedAt - keepDeliveriesMs
     const byGuid = received.guid === null ? undefined : sql.sameGuid.get(received.guid, received.hook, since)
-    const row = byGuid ?? sql.sameBody.get(received.bodyHash, received.hook, received.forgeEvent, since)
+    const row = byGuid ?? sql.sameBody.get(received.bodyHash, received.hook, received.event, since)
     return row === undefined ? null : toDelivery(row)
   }
 
@@ -208,8 +208,9 @@ function prepare(db: DatabaseSync) {
     sameGuid: db.prepare(
       "select * from deliveries where guid = ? and hook = ? and received_at >= ? and verdict <> 'duplicate' order by id desc limit 1",
     ),
+    // Our word for the event: the forge's is in a header that nobody signed, and `PUSH` is `push` to us.
     sameBody: db.prepare(
-      "select * from deliveries where body_hash = ? and hook = ? and forge_event is ? and received_at >= ? and verdict <> 'duplicate' order by id desc limit 1",
+      "select * from deliveries where body_hash = ? and hook = ? and event is ? and received_at >= ? and verdict <> 'duplicate' order by id desc limit 1",
     ),
     isUnfinished: db.prepare('select 1 from runs where id = ? and finished_at is null'),
     hasUnfinished: db.prepare(

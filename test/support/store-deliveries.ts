@@ -79,8 +79,17 @@ export function judgeDeliveries(open: OpenStore): void {
     const store = await open(t)
     await record(store, { guid: 'g' })
     assert.equal((await record(store, { guid: 'g', hook: 'gitlab' })).verdict, 'accepted')
-    assert.equal((await record(store, { guid: 'h', forgeEvent: 'tag' })).verdict, 'accepted')
+    assert.equal((await record(store, { guid: 'h', event: 'tag', forgeEvent: 'tag' })).verdict, 'accepted')
     assert.equal((await store.delivery(3))?.repeats, null)
+  })
+
+  test('a replay that spells the event otherwise, in a header that nobody signed, is a repetition all the same', async (t) => {
+    const store = await open(t)
+    await record(store, { guid: 'g', body: 'one' }, routed({ before: commit(9) }))
+    await store.finished(1, finish('succeeded'))
+    await record(store, { guid: 'h', body: 'one', forgeEvent: 'PUSH' }, routed({ before: commit(9) }))
+    const run = await runOf(store, 2)
+    assert.deepEqual([run.trigger, run.before], ['redelivery', null])
   })
 
   test('a delivery that causes nothing is kept with its reasons', async (t) => {
