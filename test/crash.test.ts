@@ -190,7 +190,8 @@ test('what was answered is there after a kill in that very instant, and is perfo
   site.configure('[target.site]\nrepo = "acme/site"\ncheckout = "none"\nscript = "deploy.sh"\nlane = "one"')
   const answered = new Map<Sha, number>()
   let sent = 0
-  for (const answers of [1, 3, 9, 1]) {
+  // Two kills and no more: the third interruption in a row would rightly end a run as failed.
+  for (const answers of [1, 9]) {
     const daemon = await site.start()
     const killed: Promise<void>[] = []
     let mine = 0

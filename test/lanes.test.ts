@@ -146,7 +146,7 @@ test('a retry enters its lane at its time and not before', async (t) => {
 test('a clock that was set back makes no retry wait longer than ten minutes', async (t) => {
   fakeTime(t)
   const { queue, started, end } = stage({ now: Date.now })
-  queue(run(1, 'a', { notBefore: 365 * 86_400_000 }))
+  queue(run(1, 'a', { notBefore: 2 * 86_400_000 }))
   t.mock.timers.tick(600_000)
   assert.deepEqual(started, [1])
   await end(1)
