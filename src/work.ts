@@ -141,7 +141,7 @@ export type ScriptEnd =
   | { readonly kind: 'unstartable'; readonly detail: string }
 
 /**
- * Every call takes an abort signal: git is killed with its descendants, a script gets TERM, grace, KILL. An aborted call
+ * Every call that may take long has an abort signal: git is killed with its descendants, a script gets TERM, grace, KILL. An aborted call
  * rejects with `aborted`, save `runScript`, which resolves to the kind `aborted` once the whole group is gone.
  */
 export interface Work {
@@ -159,5 +159,5 @@ export interface Work {
   /** `started` is called once, as soon as the process is there. */
   runScript(order: ScriptOrder, started: (mark: ProcessMark) => void, signal?: AbortSignal): Promise<ScriptEnd>
   /** Packs the mirror if loose objects or packs have become many, so that linking them stays cheap. */
-  tidy(remote: Remote): Promise<void>
+  tidy(remote: Remote, signal?: AbortSignal): Promise<void>
 }

@@ -112,12 +112,12 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
       })
     },
 
-    async tidy(remote) {
-      await exclusively(remote, undefined, async () => {
+    async tidy(remote, signal) {
+      await exclusively(remote, signal, async () => {
         const { packs, loose } = await countObjects(remote.mirror)
         if (packs <= MAX_PACKS && loose <= MAX_LOOSE) return
         if ((await mirrorFormat(remote.mirror)) === null) return
-        const session = openGit({ remote, doing: 'packing', env: {}, timeoutMs: TIDY_MS, signal: undefined })
+        const session = openGit({ remote, doing: 'packing', env: {}, timeoutMs: TIDY_MS, signal })
         // Rolls loose objects and small packs into one, reachable or not: no object is ever dropped.
         const repacked = await session.run(['-c', 'repack.writeBitmaps=false', 'repack', '--geometric=2', '-d', '-n'], {
           gitDir: remote.mirror,

@@ -57,7 +57,7 @@ async function perform(call: CallMessage, signal: AbortSignal): Promise<unknown>
     case 'pin':
       return mirrors.pin(call.order)
     case 'tidy':
-      return mirrors.tidy(call.order)
+      return mirrors.tidy(call.order, signal)
     case 'checkOut':
       return checkouts.checkOut(call.order, signal)
     case 'switchLink':

@@ -150,7 +150,7 @@ export function createLauncher({ log, env = process.env }: LauncherParts): Launc
       remove: (directories) => call('remove', directories),
       runScript: async (order, started, signal) =>
         signal?.aborted ? { kind: 'aborted' } : call('runScript', order, { started, signal }),
-      tidy: (remote) => call('tidy', remote),
+      tidy: (remote, signal) => call('tidy', remote, { signal }),
     },
     async close() {
       closed = true

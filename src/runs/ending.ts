@@ -141,8 +141,9 @@ export function createEnding(parts: EndingParts): Ending {
     const pins = { ...(deployed ? { deployed } : {}), ...(previous ? { previous } : {}) }
     try {
       await work.pin({ remote, pinnedAs: directoryName(run.target), pins })
-      await work.tidy(remote)
+      await work.tidy(remote, stopping)
     } catch (cause) {
+      if (hasCode(cause, 'aborted')) return // a stop need not wait for packing
       // The next fetch of this mirror meets the same fault, and mends it.
       log.warn('mirror not tidied', { run: run.id, target: run.target, cause: messageOf(cause) })
     }
