@@ -5,6 +5,7 @@ import { type TestContext, test } from 'node:test'
 import { openLog, sealLog } from '../src/launcher/log-file.ts'
 import { textOf } from './support/scripts.ts'
 import { temporaryDirectory } from './support/temporary.ts'
+import { until } from './support/until.ts'
 
 function logFile(t: TestContext): string {
   return join(temporaryDirectory(t), 'log')
@@ -138,6 +139,16 @@ test('what a full disk does not take is counted, and reported once', async () =>
   assert.match(String(cause), /ENOSPC/)
 })
 
+test('head and tail of a loud script are exact, though most of it never reached the disk', async (t) => {
+  const file = logFile(t)
+  const log = await openLog({ file, maxBytes: 200_000, masked: [] })
+  for (let n = 0; n < 400; n += 1) await log.write(Buffer.from(String(n % 10).repeat(50_000)))
+  assert.ok(!existsSync(`${file}.tail`) || bytesIn(`${file}.tail`) <= 200_000)
+  await log.end()
+  const text = textOf(file)
+  assert.match(text, /^0{50000}1{50000}\n\[landfall: 19800000 bytes left out\]\n8{50000}9{50000}$/)
+})
+
 test('a log that lost something says so once there is room again', async (t) => {
   const file = logFile(t)
   writeFileSync(`${file}.tail`, 'in the way of the directory')
@@ -162,6 +173,8 @@ async function crashAfter(file: string, maxBytes: number, text: string): Promise
   const living = `${file}-living`
   const log = await openLog({ file: living, maxBytes, masked: [] })
   for (let at = 0; at < text.length; at += 50_000) await log.write(Buffer.from(text.slice(at, at + 50_000)))
+  const onDisk = () => statSync(living).size + (existsSync(`${living}.tail`) ? bytesIn(`${living}.tail`) : 0)
+  await until('the tail on disk', () => onDisk() >= Math.min(maxBytes, text.length))
   cpSync(living, file)
   cpSync(`${living}.tail`, `${file}.tail`, { recursive: true })
   await log.end()

@@ -14,6 +14,13 @@ import type { LogFileOrder } from '../work.ts'
 import { createMasker } from './mask.ts'
 
 const MIN_SEGMENT_BYTES = 64 * 1024
+/**
+ * The tail of a loud script is rewritten all the time, and on ext4 a commit of the store waits for what others have written:
+ * so it is kept in memory and goes to disk this often. A crash costs at most so much of it.
+ */
+const FLUSH_EVERY_MS = 2000
+/** A longer tail does not wait in memory. */
+const MAX_WAITING_BYTES = 8 * 1024 * 1024
 /** Longer than any mark of a cut. */
 const CUT_MARK_BYTES = 80
 
@@ -71,6 +78,7 @@ export async function openLog({ file, maxBytes, masked }: LogFileOrder): Promise
       await parts?.close().catch((error: unknown) => {
         cause ??= error
       })
+      lostBytes += parts?.lostBytes() ?? 0
       await sealLog(file, maxBytes).catch((error: unknown) => {
         cause ??= error
       })
@@ -97,6 +105,7 @@ async function confess(file: string, lostBytes: number, cause: unknown): Promise
 
 interface CappedFile {
   append(chunk: Buffer): Promise<void>
+  lostBytes(): number
   close(): Promise<void>
 }
 
@@ -108,47 +117,102 @@ async function openCapped(file: string, maxBytes: number): Promise<CappedFile> {
   let headSize = (await head.stat()).size
   const segments: Segment[] = await segmentsOf(file)
   let current: { handle: FileHandle; file: string; start: number; size: number } | null = null
+  /** Of the stream behind the head: how much has come, and what of it is not in a segment yet. */
+  let come = endOf(segments)
+  let waiting: Buffer[] = []
+  let waitingBytes = 0
+  /** Taken, and not written because writing failed. */
+  let lost = 0
+  let timer: NodeJS.Timeout | null = null
+  let last: Promise<void> = Promise.resolve()
 
-  async function nextSegment(): Promise<NonNullable<typeof current>> {
-    if (current !== null) {
-      const { handle, ...segment } = current
-      current = null
-      segments.push({ ...segment, headBytes })
-      await handle.close()
-    }
+  async function closeSegment(): Promise<void> {
+    if (current === null) return
+    const { handle, ...segment } = current
+    current = null
+    segments.push({ ...segment, headBytes })
+    await handle.close()
+  }
+
+  async function nextSegment(start: number): Promise<NonNullable<typeof current>> {
+    await closeSegment()
     await mkdir(tailOf(file), { recursive: true, mode: 0o700 })
-    const start = endOf(segments)
     const name = `${tailOf(file)}/${headBytes}-${start}`
-    current = { handle: await open(name, 'a', 0o600), file: name, start, size: 0 }
-    // The oldest goes once those after it fill the tail by themselves.
+    // The oldest goes once those after it fill the tail by themselves, or where something between them was left out.
     for (let oldest = segments[0]; oldest !== undefined; oldest = segments[0]) {
-      if (start - (oldest.start + oldest.size) < tailBytes) break
+      const isConnected = endOf(segments) === start
+      if (isConnected && start - (oldest.start + oldest.size) < tailBytes) break
       await rm(oldest.file, { force: true })
       segments.shift()
     }
+    current = { handle: await open(name, 'a', 0o600), file: name, start, size: 0 }
     return current
   }
 
-  return {
-    async append(chunk) {
-      let rest = chunk
-      if (headSize < headBytes) {
-        const part = rest.subarray(0, headBytes - headSize)
-        await head.appendFile(part)
-        headSize += part.length
-        rest = rest.subarray(part.length)
-      }
-      while (rest.length > 0) {
-        const segment = current !== null && current.size < segmentBytes ? current : await nextSegment()
+  /** What has come since the last time and is still of the tail goes into segments. */
+  async function flush(): Promise<void> {
+    if (timer !== null) clearTimeout(timer)
+    timer = null
+    const chunks = waiting
+    let start = come - waitingBytes
+    waiting = []
+    waitingBytes = 0
+    lost = chunks.reduce((sum, { length }) => sum + length, lost)
+    for (const chunk of chunks) {
+      for (let rest = chunk; rest.length > 0; ) {
+        const isNext = current !== null && current.size < segmentBytes && current.start + current.size === start
+        const segment: NonNullable<typeof current> = isNext && current !== null ? current : await nextSegment(start)
         const part = rest.subarray(0, segmentBytes - segment.size)
         await segment.handle.appendFile(part)
         segment.size += part.length
+        start += part.length
+        lost -= part.length
         rest = rest.subarray(part.length)
       }
+    }
+  }
+
+  /** One at a time, whether a timer or a chunk asks. */
+  function flushInTurn(): Promise<void> {
+    last = last.then(flush)
+    return last
+  }
+
+  async function keep(rest: Buffer): Promise<void> {
+    waiting.push(Buffer.from(rest)) // a copy: its memory is the pipe's
+    waitingBytes += rest.length
+    come += rest.length
+    // What the tail has no room for need not be written at all.
+    for (
+      let oldest = waiting[0];
+      oldest !== undefined && waitingBytes - oldest.length >= tailBytes;
+      oldest = waiting[0]
+    ) {
+      waitingBytes -= oldest.length
+      waiting.shift()
+    }
+    if (tailBytes > MAX_WAITING_BYTES && waitingBytes >= MAX_WAITING_BYTES) await flushInTurn()
+    // A failure shows at the next write, or at the end.
+    timer ??= setTimeout(() => flushInTurn().catch(() => {}), FLUSH_EVERY_MS)
+  }
+
+  return {
+    lostBytes: () => lost,
+    async append(chunk) {
+      await last
+      const part = chunk.subarray(0, Math.max(0, headBytes - headSize))
+      if (part.length > 0) await head.appendFile(part)
+      headSize += part.length
+      if (part.length < chunk.length) await keep(chunk.subarray(part.length))
     },
     async close() {
-      await current?.handle.close()
-      await head.close()
+      try {
+        await flushInTurn()
+      } finally {
+        if (timer !== null) clearTimeout(timer)
+        await closeSegment()
+        await head.close()
+      }
     },
   }
 }
