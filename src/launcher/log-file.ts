@@ -193,7 +193,7 @@ async function openCapped(file: string, maxBytes: number): Promise<CappedFile> {
     }
     if (tailBytes > MAX_WAITING_BYTES && waitingBytes >= MAX_WAITING_BYTES) await flushInTurn()
     // A failure shows at the next write, or at the end.
-    timer ??= setTimeout(() => flushInTurn().catch(() => {}), FLUSH_EVERY_MS)
+    timer ??= setTimeout(() => void flushInTurn().catch(() => {}), FLUSH_EVERY_MS)
   }
 
   return {
