@@ -142,6 +142,7 @@ test('when the launcher is killed its calls reject with lost, what it left is en
   const order = scriptOrder(directory, [shellScript(directory, 'script', ...STUBBORN)])
   const ended = work.runScript(order, (mark) => marks.push(mark))
   const { launcher, child, script } = await pidsOf(directory)
+  await until('the mark', () => marks.length > 0)
   const lost = assert.rejects(ended, (error) => hasCode(error, 'lost'))
   process.kill(launcher, 'SIGKILL')
   await lost

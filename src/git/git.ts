@@ -147,8 +147,6 @@ async function start({ args, env, config, directory, onFlood }: Started): Promis
   const end: { code: number | null } = { code: null }
   const git = simpleGit({
     baseDir: directory,
-    // Forges wait for answers, nobody waits for git: under load it is git that gives way. Scripts keep their priority.
-    binary: ['nice', 'git'],
     config,
     allowEnvironment: Object.keys(env),
     // These widen what our own settings above may do; no string from outside reaches `config` or the options.

@@ -79,14 +79,14 @@ async function loadGit() {
 }
 
 /**
- * Where the kernel shares processors out by session first (sched_autogroup), niceness counts within one only, and git is in
- * ours. Scripts have sessions of their own.
+ * Forges wait for answers, nobody waits for git: under load it is git that gives way, where the kernel shares processors out by
+ * session (sched_autogroup). Scripts have sessions of their own, and keep their priority.
  */
 function giveWay(): void {
   try {
-    writeFileSync('/proc/self/autogroup', '10')
+    writeFileSync('/proc/self/autogroup', '5')
   } catch {
-    // A kernel without it, or a container that may not write there: then niceness alone decides.
+    // A kernel without it, or a container that may not write there: then everybody is equal.
   }
 }
 
