@@ -153,7 +153,9 @@ test('a socket that may not be used says which settings let a person in', {
 
 test('what init writes is a working receiver: a signed push is accepted, and its script runs', async (t) => {
   const { directory, stdout } = await initialised(t)
-  await startServe(t, [], { cwd: directory })
+  const { stdout: log } = await startServe(t, [], { cwd: directory })
+  assert.match(log(), /"url":"https:\/\/hooks\.example\.org\/hooks\/github","msg":"hook"/)
+  assert.match(log(), /"target":"site".*"msg":"target"/)
 
   const ping = await landfall(['send', 'github', '--event', 'ping'], { cwd: directory })
   assert.deepEqual([ping.code, ping.stdout], [0, '200 ping: delivery 1\n'])

@@ -14,7 +14,7 @@ import type { Log } from '../model.ts'
 import type { PollResult } from '../poller.ts'
 import { type Client, clientOf } from './client.ts'
 import { commitOf, isFailure, openScreen, type Screen, stateOf, when } from './print.ts'
-import { untilStopped } from './serve.ts'
+import { listenForSignals, untilStopped } from './serve.ts'
 
 export interface OnceOptions {
   readonly configFlag: string | undefined
@@ -115,13 +115,14 @@ function sourceOfDaemon(client: Client): Source {
 
 async function onceHere(config: Config, reporting: Reporting, verbose: boolean): Promise<number> {
   const log = verbose ? createLog(process.stderr) : onlyErrors(createLog(process.stderr))
+  const signals = listenForSignals()
   const agent = await startAgent({ config, log, serves: false })
   let stopping: Promise<void> | null = null
   const stop = (): Promise<void> => {
     stopping ??= agent.stop()
     return stopping
   }
-  const signalled = untilStopped({ stop, stopNow: agent.stopNow }, log).then(() => {
+  const signalled = untilStopped({ stop, stopNow: agent.stopNow }, signals, log).then(() => {
     console.error('stopped by a signal')
     return 1
   })

@@ -1,3 +1,4 @@
+import { EventEmitter, on } from 'node:events'
 import { type Agent, startAgent } from '../agent.ts'
 import type { Config, Target } from '../config/config.ts'
 import { findConfig } from '../config/find.ts'
@@ -18,13 +19,15 @@ export async function serve({ configFlag }: ServeOptions): Promise<number> {
     passedOver: (why) => log.warn('configuration passed over', { why }),
   })
   const config = await readConfig({ file, secrets: 'resolve' })
-  const agent = await startAgent({ config, log, serves: true })
-  log.info('listening', { url: agent.url, config: file, dataDir: config.dataDir, targets: config.targets.length })
-  sayWhatIsServed(config, agent, log)
+  const signals = listenForSignals()
   process.on('SIGHUP', () =>
     log.warn('SIGHUP ignored', { hint: 'this version reads its configuration at the start only' }),
   )
-  return await untilStopped(agent, log)
+  const agent = await startAgent({ config, log, serves: true })
+  sayWhatIsServed(config, agent, log)
+  // Last: whoever waits for this line may do anything, a signal included.
+  log.info('listening', { url: agent.url, config: file, dataDir: config.dataDir, targets: config.targets.length })
+  return await untilStopped(agent, signals, log)
 }
 
 /** One line a hook and a target, so that a person sees at once whether this is what was meant. */
@@ -48,33 +51,39 @@ function branchOf({ branch }: Target): string {
   return branch ?? "the remote's default"
 }
 
+/** The signals that end a process, one after the other, from now on: none is lost while an agent is still starting. */
+export type Signals = AsyncIterator<unknown[]>
+
+export function listenForSignals(): Signals {
+  const signals = new EventEmitter()
+  for (const name of ['SIGTERM', 'SIGINT']) process.on(name, (signal) => signals.emit('signal', signal))
+  return on(signals, 'signal')
+}
+
 /** The first signal drains, the second ends everything at once. Resolves to the exit code. */
-export async function untilStopped(agent: Pick<Agent, 'stop' | 'stopNow'>, log: Log): Promise<number> {
-  return await new Promise((resolve) => {
-    let signals = 0
-    const onSignal = (signal: NodeJS.Signals): void => {
-      signals += 1
-      if (signals === 1) {
-        agent.stop().then(
-          () => {
-            log.info('stopped', { signal })
-            // A second signal has cut short what the first one waited for.
-            resolve(signals === 1 ? 0 : 1)
-          },
-          (cause: unknown) => {
-            log.error('stop failed', { cause })
-            resolve(1)
-          },
-        )
-      } else if (signals === 2) {
-        log.warn('stopping at once', { signal })
-        agent
-          .stopNow()
-          .catch((cause: unknown) => log.error('stop failed', { cause }))
-          .finally(() => resolve(1))
-      }
-    }
-    process.on('SIGTERM', onSignal)
-    process.on('SIGINT', onSignal)
+export async function untilStopped(
+  agent: Pick<Agent, 'stop' | 'stopNow'>,
+  signals: Signals,
+  log: Log,
+): Promise<number> {
+  await signals.next()
+  let hurried = false
+  const drained = agent.stop().then(
+    () => {
+      log.info('stopped')
+      // A second signal has cut short what the first one waited for.
+      return hurried ? 1 : 0
+    },
+    (cause: unknown) => {
+      log.error('stop failed', { cause })
+      return 1
+    },
+  )
+  const cutShort = signals.next().then(async () => {
+    hurried = true
+    log.warn('stopping at once')
+    await agent.stopNow().catch((cause: unknown) => log.error('stop failed', { cause }))
+    return 1
   })
+  return await Promise.race([drained, cutShort])
 }
