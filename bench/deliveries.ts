@@ -16,6 +16,7 @@ export function makeReceived(repo: string): Received {
     event: 'push',
     forgeEvent: 'push',
     repo,
+    repoId: null,
     changes: [{ ref: 'refs/heads/main', before: null, after: parseSha(after) }],
     defaultBranch: 'main',
     detail: null,
@@ -29,7 +30,7 @@ export function makeReceived(repo: string): Received {
 export function makeRouting({ repo, changes }: Received, target: string | null): Routing {
   if (target === null || repo === null) return { kind: 'nowhere', reason: 'no-target', detail: 'No target has it.' }
   const order = {
-    instance: { name: target, target, repo },
+    instance: { name: target, target, repo, branch: null },
     policy: 'sequential',
     lane: `github/${repo}`,
     ref: 'refs/heads/main',
@@ -39,5 +40,5 @@ export function makeRouting({ repo, changes }: Received, target: string | null):
     event: 'push',
     pollsAgree: false,
   } as const
-  return { kind: 'routes', routes: [{ kind: 'run', order }] }
+  return { kind: 'routes', learns: null, routes: [{ kind: 'run', order }] }
 }

@@ -1,13 +1,14 @@
 import { createApi } from './admin/api.ts'
-import type { Config } from './config/config.ts'
+import type { Config, Target } from './config/config.ts'
 import { ownDataDir } from './data-dir.ts'
 import { LandfallError } from './errors.ts'
 import { laneOf, targetOf } from './instances.ts'
 import { createIntake } from './intake.ts'
 import { createLanes, type Lanes } from './lanes.ts'
-import { createLauncher } from './launcher/launcher.ts'
+import { createLaunchers } from './launcher/launchers.ts'
+import type { PollResult } from './look.ts'
 import type { Clock, Log } from './model.ts'
-import { createPoller, type PollResult } from './poller.ts'
+import { createPoller } from './poller.ts'
 import { endLeftovers } from './processes.ts'
 import { createPruner } from './pruner.ts'
 import { createReceiver } from './receiver/receiver.ts'
@@ -18,6 +19,7 @@ import { createRunner } from './runs/runner.ts'
 import { createSilences } from './silences.ts'
 import { openSqlite } from './stores/sqlite.ts'
 import type { Store } from './stores/store.ts'
+import type { Work } from './work.ts'
 
 /** Nothing that comes after a stop is recorded, so there is little to wait for. */
 const CLOSE_GRACE_MS = 1000
@@ -62,11 +64,11 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
       throw cause
     },
   )
-  const launcher = createLauncher({ log })
-  const { work } = launcher
+  const launchers = createLaunchers({ log })
+  const workOf = ({ account }: Target): Work => launchers.as(account)
   const current = () => config
   const remotes = await openRemotes({ config, dataDir })
-  const releases = createReleases({ dataDir, store, work })
+  const releases = createReleases({ dataDir, store, workOf })
 
   /** Only of these: what other runs have started may be alive and well. */
   async function endProcessesOf(runs: readonly number[]): Promise<void> {
@@ -79,7 +81,7 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
   const runner = createRunner({
     config: current,
     store,
-    work,
+    workOf,
     remotes,
     releases,
     dataDir,
@@ -102,7 +104,7 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
   const poller = createPoller({
     config: current,
     store,
-    work,
+    workOf,
     remotes,
     silences,
     log,
@@ -116,7 +118,7 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
   const pruner = createPruner({ config, store, dataDir, log, now })
 
   const intake = createIntake({
-    config,
+    config: current,
     store,
     lanes,
     silences,
@@ -144,7 +146,7 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
   let closing: Promise<void> | null = null
   /** Once, although a stop at once comes while a slow one is under way. */
   function close(): Promise<void> {
-    closing ??= launcher
+    closing ??= launchers
       .close()
       .then(() => store.close())
       .then(() => dataDir.release())

@@ -2,12 +2,14 @@
  * Which commit a run deploys, and whether a poll makes a run: pure functions over what a fetch or a listing has just told.
  * T is the tip of the ref, C the commit that the trigger named, D the deployed commit.
  */
-import type { Doubt, RunReason, Sha, Trigger } from './model.ts'
+import type { Doubt, QueuePolicy, RunReason, Sha, Trigger } from './model.ts'
 import type { Relation } from './work.ts'
 
 export interface Situation {
   readonly trigger: Trigger
-  readonly policy: 'sequential' | 'evict'
+  readonly policy: QueuePolicy
+  /** Names of the tags, where the target follows tags: their order takes the place of ancestry. Null: it follows a branch. */
+  readonly tags: Tags | null
   /** A person named C (`deploy --commit`, `rollback`): nothing but C will do. */
   readonly named: boolean
   readonly tip: Sha | null
@@ -21,6 +23,13 @@ export interface Situation {
   readonly before: Sha | null
   /** Two polls at least `poll` apart saw C as the tip. */
   readonly pollsAgree: boolean
+}
+
+export interface Tags {
+  /** The one that comes first by the target's order. */
+  readonly tip: string | null
+  readonly announced: string | null
+  readonly deployed: string | null
 }
 
 export type Decision =
@@ -37,11 +46,13 @@ export type Decision =
 
 export function decide(now: Situation): Decision {
   if (now.named) return decideNamed(now)
-  const { tip, deployed } = now
-  if (tip === null) return skip('ref-gone', 'the branch is not on the remote any more')
-  if (leadsAway(now.tipToDeployed, deployed) && !mayFollow(now)) return doubtful(now, tip)
+  const { tip, deployed, tags } = now
+  if (tip === null)
+    return skip('ref-gone', `${tags === null ? 'the branch is' : 'a tag that fits is'} not on the remote`)
+  if (tags !== null && now.tipToDeployed === 'behind') return tagBehind(tags)
+  if (leadsAway(now) && !mayFollow(now)) return doubtful(now, tip)
 
-  const commit = now.policy === 'sequential' && deploysAnnounced(now) ? now.announced : tip
+  const commit = now.policy !== 'evict' && tags === null && deploysAnnounced(now) ? now.announced : tip
   if (commit === null) return skip('ref-gone', 'there is no commit to deploy')
   if (commit === deployed && !runsAgain(now)) return alreadyDeployed(now, commit)
   if (now.rejected.includes(commit)) return skip('rejected', `${short(commit)} was rejected by a rollback`)
@@ -61,9 +72,18 @@ function decideNamed({ announced, announcedInTip, announcedToDeployed, trigger }
   return { kind: 'deploy', commit: announced, detail: null }
 }
 
-/** True where T is not a descendant of D, nor D itself. A D that the remote no longer has counts as diverged. */
-function leadsAway(tipToDeployed: Relation, deployed: Sha | null): boolean {
-  return deployed !== null && tipToDeployed !== 'ahead' && tipToDeployed !== 'same'
+/**
+ * True where T is not a descendant of D, nor D itself. A D that the remote no longer has counts as diverged; but that D has no
+ * tag only says that the target has begun to follow tags.
+ */
+function leadsAway({ tipToDeployed, deployed, tags }: Situation): boolean {
+  if (deployed === null || (tags !== null && tipToDeployed === 'unknown')) return false
+  return tipToDeployed !== 'ahead' && tipToDeployed !== 'same'
+}
+
+/** The deployed tag is gone from the remote. That is nobody's word to go back, however often polls see it. */
+function tagBehind({ tip, deployed }: Tags): Decision {
+  return skip('stale', `${tip} comes before ${deployed}, which is deployed and stays`)
 }
 
 /**
@@ -76,8 +96,12 @@ function mayFollow({ before, deployed, announced, tip, announcedInTip, pollsAgre
   return (isFromDeployed || pollsAgree) && (announced === tip || announcedInTip === 'yes')
 }
 
-function doubtful({ tipToDeployed, deployed }: Situation, tip: Sha): Decision {
+function doubtful({ tipToDeployed, deployed, tags }: Situation, tip: Sha): Decision {
   const from = deployed === null ? 'nothing' : short(deployed)
+  if (tags !== null) {
+    const detail = `the tag ${tags.tip} was moved from the deployed ${from} to ${short(tip)}, and no delivery announced that; followed once two polls agree`
+    return { kind: 'skip', reason: 'diverged', detail, doubt: tip, pollSoon: true }
+  }
   if (tipToDeployed === 'behind') {
     const detail = `the remote's tip ${short(tip)} is older than the deployed ${from}; followed once two polls agree`
     return { kind: 'skip', reason: 'stale', detail, doubt: tip, pollSoon: true }
@@ -88,6 +112,10 @@ function doubtful({ tipToDeployed, deployed }: Situation, tip: Sha): Decision {
 
 /** Where C is missing the remote lags behind, so that what it has yet to show is looked for soon. */
 function alreadyDeployed(now: Situation, commit: Sha): Decision {
+  const { tags } = now
+  if (tags?.announced && tags.announced !== tags.tip) {
+    return skip('stale', `the tag ${tags.announced} comes before ${tags.tip}, which is deployed`)
+  }
   const detail = substitution(now, commit) ?? `${short(commit)} is deployed already`
   return { ...skip('already-deployed', detail), pollSoon: now.announcedInTip === 'missing' && now.announced !== null }
 }
@@ -99,7 +127,7 @@ function deploysAnnounced({ announced, deployed, announcedInTip, announcedToDepl
 }
 
 /** Whether the script runs once more for a commit that is deployed already. */
-function runsAgain({ trigger, announced, deployed }: Situation): boolean {
+function runsAgain({ trigger, announced, deployed, tags }: Situation): boolean {
   switch (trigger) {
     case 'manual':
     case 'retry':
@@ -109,7 +137,8 @@ function runsAgain({ trigger, announced, deployed }: Situation): boolean {
       return true
     case 'redelivery':
       // The Redeliver button of the deployed push asks for it again; that of an older push counts as a push.
-      return announced === deployed
+      // Forges name an annotated tag by an object of its own, so tags are compared by name.
+      return tags === null ? announced === deployed : tags.announced === tags.deployed
     case 'push':
     case 'poll':
     case 'once':
@@ -118,8 +147,13 @@ function runsAgain({ trigger, announced, deployed }: Situation): boolean {
   }
 }
 
-function substitution({ announced, announcedInTip }: Situation, commit: Sha): string | null {
+function substitution({ announced, announcedInTip, tags }: Situation, commit: Sha): string | null {
   if (announced === null || announced === commit) return null
+  if (tags !== null) {
+    if (announcedInTip === 'missing')
+      return `the announced tag ${tags.announced} is not on the remote; ${tags.tip} was taken`
+    return tags.announced === tags.tip ? null : `the tag ${tags.announced} comes before ${tags.tip}, which was taken`
+  }
   if (announcedInTip === 'missing') {
     return `the announced ${short(announced)} is not on the remote; the tip ${short(commit)} was taken`
   }

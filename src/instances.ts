@@ -1,99 +1,195 @@
 /** A target's incarnations: their names, what a delivery means for each, and what the end of a run changes. */
-import picomatch from 'picomatch'
+import { createHash } from 'node:crypto'
 import type { Config, Hook, Target } from './config/config.ts'
-import type { Instance, Outcome, Received, Run, Sha } from './model.ts'
+import { matchesRefName, matchesRepository } from './globs.ts'
+import type { Change, Instance, Outcome, Received, Run, Sha } from './model.ts'
 import type { InstanceKey, InstancePatch, Route, Routing, RunOrder } from './stores/store.ts'
 
-/** `site`, or `site:acme/blog` where the target's `repo` is a glob: one instance for each repository. */
-export function instanceKey(target: Target, repo: string): InstanceKey {
-  if (!target.repoIsGlob) return { name: target.name, target: target.name, repo: target.repo }
-  return { name: `${target.name}:${repo.toLowerCase()}`, target: target.name, repo }
+// --- Names --------------------------------------------------------------------------------------------------------
+
+/** `site`; `site:acme/blog` where `repo` is a glob; `site@feature/x` where `branches` are several. */
+export function instanceKey(target: Target, repo: string, branch: string | null): InstanceKey {
+  const ofRepository = target.repoIsGlob ? `:${repo.toLowerCase()}` : ''
+  const own = target.follows.kind === 'branches' ? branch : null
+  return {
+    name: `${target.name}${ofRepository}${own === null ? '' : `@${own}`}`,
+    target: target.name,
+    repo: target.repoIsGlob ? repo : target.repo,
+    branch: own,
+  }
 }
 
-/** The target that an instance belongs to, as far as the file still has it. */
+/** The target that an instance belongs to, as far as the file still has it, with `{branch}` filled in. */
 export function targetOf({ targets }: Config, instance: string): Target | undefined {
-  const [name] = instance.split(':')
-  return targets.find((target) => target.name === name)
+  const [, name, own] = /^([^:@]+)(?::[^@]*)?(?:@(.+))?$/s.exec(instance) ?? []
+  const target = targets.find((one) => one.name === name)
+  if (target === undefined) return undefined
+  const { follows } = target
+  // An instance of a time when the target followed other refs is none of its own any more.
+  if ((follows.kind === 'branches') !== (own !== undefined)) return undefined
+  const branch = follows.kind === 'branch' ? follows.branch : own
+  return branch === undefined ? target : atBranch(target, branch)
+}
+
+function atBranch(target: Target, branch: string): Target {
+  const fill = (text: string): string => text.replaceAll('{branch}', () => branch)
+  const fillPath = (text: string): string => text.replaceAll('{branch}', () => pathName(branch))
+  return {
+    ...target,
+    current: target.current && fillPath(target.current),
+    path: target.path && fillPath(target.path),
+    lane: target.lane && fill(target.lane),
+    env: Object.fromEntries(Object.entries(target.env).map(([name, value]) => [name, fill(value)])),
+  }
+}
+
+/**
+ * A branch as one component of a path: itself where it can be one, else its letters and digits with a digest behind `--`, which
+ * no name that stays itself has. So `feature/x` and `feature-x` never meet.
+ */
+export function pathName(branch: string): string {
+  if (branch.length <= 100 && /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/.test(branch)) return branch
+  const readable = branch
+    .replace(/[^A-Za-z0-9]+/g, '-')
+    .replace(/^-/, '')
+    .slice(0, 60)
+    .replace(/-$/, '')
+  return `${readable || 'x'}--${createHash('sha256').update(branch).digest('hex').slice(0, 12)}`
 }
 
 /** Asked of the configuration each time, and not kept with the run: two lanes for one instance would overlap. */
-export function laneOf(config: Config, { target: instance, repo }: Run): string {
+export function laneOf(config: Config, { id, target: instance, repo }: Pick<Run, 'id' | 'target' | 'repo'>): string {
   const target = targetOf(config, instance)
   if (target === undefined) return instance
+  // A lane for each run is no lane.
+  if (target.queue === 'parallel') return `parallel:${id}`
   return target.lane ?? `${target.hook ?? 'poll'}/${repo.toLowerCase()}`
 }
 
-/** Repository names are compared without case; `*` stops at `/`, `**` does not. */
-export function matchesRepository(pattern: string, repo: string): boolean {
-  return matcher(pattern)(repo.toLowerCase())
+// --- Routing ------------------------------------------------------------------------------------------------------
+
+/** What is known when a delivery comes. */
+export interface Knowledge {
+  /** An instance by its name; null where none was seen, or it is retired. */
+  readonly instance: (name: string) => Instance | null
+  /** The name under which the forge's number of the delivery's repository was last heard of; null where it never was. */
+  readonly knownAs: string | null
 }
 
-/** Patterns are the configuration's, so these are few. Extended globs would make a small language of them. */
-const matchers = new Map<string, (repo: string) => boolean>()
-function matcher(pattern: string): (repo: string) => boolean {
-  const known = matchers.get(pattern)
-  if (known !== undefined) return known
-  const made = picomatch(pattern.toLowerCase(), { noextglob: true, dot: true, nonegate: true })
-  matchers.set(pattern, made)
-  return made
-}
-
-/** What a delivery means, target by target in file order. `defaultBranchOf` tells what a fetch has last seen. */
-export function routeDelivery(
-  config: Config,
-  hook: Hook,
-  received: Received,
-  defaultBranchOf: (instance: string) => string | null,
-): Routing {
-  const { repo } = received
+/** What a delivery means, target by target in file order. */
+export function routeDelivery(config: Config, hook: Hook, received: Received, knowledge: Knowledge): Routing {
+  const { repo, repoId } = received
   if (repo === null) {
     const detail = `the event ${received.forgeEvent ?? ''} names no repository`
     return { kind: 'nowhere', reason: 'no-target', detail }
   }
+  const known = knowledge.knownAs ?? repo
   if (hook.repos !== null && !hook.repos.some((pattern) => matchesRepository(pattern, repo))) {
     const detail = `hook ${hook.name} may not speak for ${repo}; its repos are ${hook.repos.join(', ')}`
     return { kind: 'nowhere', reason: 'repository-not-allowed', detail }
   }
-  const targets = config.targets.filter((target) => target.hook === hook.name && matchesRepository(target.repo, repo))
-  if (targets.length === 0) {
+  const isRenamed = !sameName(known, repo)
+  const routes = config.targets
+    .filter((target) => target.hook === hook.name)
+    .flatMap((target): readonly Route[] => {
+      if (isRenamed && !(isNameOf(target, repo) && isOwnName(target, known))) {
+        return isNameOf(target, repo) || isNameOf(target, known) ? [renamed(target, known, repo)] : []
+      }
+      return isNameOf(target, repo) ? routesTo(target, repo, received, knowledge) : []
+    })
+  if (routes.length === 0) {
     return { kind: 'nowhere', reason: 'no-target', detail: `no target of hook ${hook.name} follows ${repo}` }
   }
-  return { kind: 'routes', routes: targets.flatMap((target) => routesTo(target, repo, received, defaultBranchOf)) }
+  // A name that no target has accepted is not believed, so that the known one goes on being the repository's.
+  const isBelieved = !routes.every((route) => route.kind === 'reason' && route.reason === 'renamed')
+  return { kind: 'routes', routes, learns: repoId !== null && isBelieved ? { id: repoId, repo } : null }
 }
 
-function routesTo(
-  target: Target,
-  repo: string,
-  received: Received,
-  defaultBranchOf: (instance: string) => string | null,
-): readonly Route[] {
-  const instance = instanceKey(target, repo)
+function sameName(one: string, other: string): boolean {
+  return one.toLowerCase() === other.toLowerCase()
+}
+
+/** Whether the target follows a repository of this name. */
+function isNameOf(target: Target, repo: string): boolean {
+  return matchesRepository(target.repo, repo) || target.aliases.some((alias) => sameName(alias, repo))
+}
+
+/** Whether the file says that this very name is the repository's: a pattern names none in particular. */
+function isOwnName({ repo, repoIsGlob, aliases }: Target, name: string): boolean {
+  return (!repoIsGlob && sameName(repo, name)) || aliases.some((alias) => sameName(alias, name))
+}
+
+function renamed(target: Target, known: string, repo: string): Route {
+  const instance = instanceKey(target, known, null)
+  const detail = `the repository known as ${known} is now called ${repo}; if that is meant, write aliases = ["${target.repoIsGlob || !sameName(target.repo, known) ? known : repo}"] for ${target.name}`
+  return { kind: 'reason', instance: { ...instance, name: target.name }, reason: 'renamed', detail }
+}
+
+function routesTo(target: Target, repo: string, received: Received, knowledge: Knowledge): readonly Route[] {
   if (!target.events.includes(received.event ?? '')) {
     const detail = `${target.name} runs on ${target.events.join(', ')}, not on ${received.forgeEvent ?? 'this event'}`
-    return [{ kind: 'reason', instance, reason: 'event', detail }]
+    return [{ kind: 'reason', instance: instanceKey(target, repo, null), reason: 'event', detail }]
   }
-  return received.changes.map((change): Route => {
-    const { ref, before, after } = change
-    const wrong = wrongRef(target, ref, defaultBranchOf(instance.name), received.defaultBranch)
-    if (wrong !== null) return { kind: 'reason', instance, reason: 'ref', detail: wrong }
-    if (after === null) {
-      return { kind: 'reason', instance, reason: 'ref-deleted', detail: `${ref} was deleted; what is deployed stays` }
-    }
-    const order = orderFor(target, repo, { trigger: 'push', ref, announced: after, before })
-    return { kind: 'run', order: { ...order, event: received.event ?? 'push' } }
-  })
+  return received.changes.map((change) => routeChange(target, repo, change, received, knowledge))
+}
+
+function routeChange(
+  target: Target,
+  repo: string,
+  { ref, before, after }: Change,
+  received: Received,
+  { instance: instanceOf }: Knowledge,
+): Route {
+  const branch = branchOf(ref)
+  const instance = instanceKey(target, repo, null)
+  const wrong = wrongRef(target, ref, instanceOf(instance.name)?.defaultBranch ?? null, received.defaultBranch)
+  if (wrong !== null) return { kind: 'reason', instance, reason: 'ref', detail: wrong }
+  const order = orderFor(target, repo, { trigger: 'push', ref, announced: after, before })
+  const known = instanceOf(order.instance.name)
+  if (after !== null) return { kind: 'run', order: { ...order, event: received.event ?? 'push' } }
+  if (target.follows.kind === 'branches' && known !== null) {
+    return { kind: 'run', order: deletionOf(target, repo, branch ?? '', 'push') }
+  }
+  const detail =
+    target.follows.kind === 'branches'
+      ? `${ref} was deleted; nothing was deployed from it`
+      : `${ref} was deleted; what is deployed stays`
+  return { kind: 'reason', instance: order.instance, reason: 'ref-deleted', detail }
 }
 
 /** Why the target does not follow `ref`; null where it does. */
 function wrongRef(target: Target, ref: string, known: string | null, hinted: string | null): string | null {
-  if (target.branch !== null) {
-    return ref === `refs/heads/${target.branch}` ? null : `${target.name} follows branch ${target.branch}, not ${ref}`
+  const { name, follows } = target
+  const [branch, tag] = [branchOf(ref), tagOf(ref)]
+  switch (follows.kind) {
+    case 'branch':
+      return branch === follows.branch ? null : `${name} follows branch ${follows.branch}, not ${ref}`
+    case 'branches':
+      if (branch !== null && matchesRefName(follows.patterns, branch)) return null
+      return `${name} follows the branches ${follows.patterns.join(', ')}, not ${ref}`
+    case 'tags':
+      if (tag !== null && matchesRefName(follows.patterns, tag)) return null
+      return `${name} follows the tags ${follows.patterns.join(', ')}, not ${ref}`
+    case 'default': {
+      // The remote may have a new default branch that no fetch has seen yet: either is enough, since the run asks the remote.
+      const defaults = [known, hinted].filter((one) => one !== null)
+      if (branch !== null && (defaults.length === 0 || defaults.includes(branch))) return null
+      return `${name} follows the default branch${defaults[0] === undefined ? '' : ` (${defaults[0]})`}, not ${ref}`
+    }
   }
-  // The remote may have a new default branch that no fetch has seen yet: either is enough, since the run asks the remote.
-  const defaults = [known, hinted].filter((branch) => branch !== null)
-  if (defaults.length === 0 && ref.startsWith('refs/heads/')) return null
-  if (defaults.some((branch) => ref === `refs/heads/${branch}`)) return null
-  return `${target.name} follows the default branch${defaults[0] === undefined ? '' : ` (${defaults[0]})`}, not ${ref}`
+}
+
+const HEADS = 'refs/heads/'
+const TAGS = 'refs/tags/'
+
+/** `main` of `refs/heads/main`; null for any other ref. */
+export function branchOf(ref: string | null): string | null {
+  return ref?.startsWith(HEADS) ? ref.slice(HEADS.length) : null
+}
+
+/** `v1.0` of `refs/tags/v1.0`; null for any other ref. */
+export function tagOf(ref: string | null): string | null {
+  return ref?.startsWith(TAGS) ? ref.slice(TAGS.length) : null
 }
 
 export function orderFor(
@@ -102,7 +198,7 @@ export function orderFor(
   cause: Pick<RunOrder, 'trigger' | 'ref' | 'announced'> & Partial<Pick<RunOrder, 'before' | 'pollsAgree'>>,
 ): RunOrder {
   return {
-    instance: instanceKey(target, repo),
+    instance: instanceKey(target, repo, branchOf(cause.ref)),
     policy: target.queue,
     event: 'push',
     before: null,
@@ -110,6 +206,15 @@ export function orderFor(
     ...cause,
   }
 }
+
+/** landfall's own event: the branch of an instance is gone. Such a run retires the instance. */
+export const DELETE = 'delete'
+
+export function deletionOf(target: Target, repo: string, branch: string, trigger: 'push' | 'poll' | 'once'): RunOrder {
+  return { ...orderFor(target, repo, { trigger, ref: `${HEADS}${branch}`, announced: null }), event: DELETE }
+}
+
+// --- Ends ---------------------------------------------------------------------------------------------------------
 
 export interface RunEnding {
   readonly instance: Instance

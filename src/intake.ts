@@ -1,6 +1,6 @@
-import type { Config } from './config/config.ts'
+import type { Config, Hook } from './config/config.ts'
 import { LandfallError } from './errors.ts'
-import { instanceKey, routeDelivery } from './instances.ts'
+import { branchOf, instanceKey, type Knowledge, routeDelivery } from './instances.ts'
 import type { Lanes } from './lanes.ts'
 import type { Clock, Instance, Receipt, Received } from './model.ts'
 import type { Silences } from './silences.ts'
@@ -14,7 +14,7 @@ export interface Intake {
 }
 
 export interface IntakeParts {
-  readonly config: Config
+  readonly config: () => Config
   readonly store: Store
   readonly lanes: Lanes
   readonly silences: Silences
@@ -33,23 +33,27 @@ export function createIntake(parts: IntakeParts): Intake {
   const { config, store, lanes, silences, onInstance, recovered, stopping, now } = parts
   let probed: { readonly at: number; readonly works: Promise<boolean> } | null = null
 
-  /** What fetches have told of the targets that follow the default branch. */
-  async function defaultBranches({ repo }: Received): Promise<ReadonlyMap<string, string>> {
-    const found = new Map<string, string>()
-    if (repo === null) return found
-    for (const target of config.targets) {
-      if (target.branch !== null) continue
-      const { name } = instanceKey(target, repo)
-      const branch = (await store.instance(name))?.defaultBranch
-      if (branch !== null && branch !== undefined) found.set(name, branch)
+  /** Only what a route can depend on is asked for: default branches, branches that are gone, and new names. */
+  async function knowledgeFor(hook: Hook, { repo, repoId, changes }: Received): Promise<Knowledge> {
+    const found = new Map<string, Instance>()
+    const deleted = changes.flatMap(({ ref, after }) => (after === null ? [branchOf(ref)] : []))
+    for (const target of repo === null ? [] : config().targets) {
+      if (target.hook !== hook.name) continue
+      const branches = { default: [null], branches: deleted, branch: [], tags: [] }[target.follows.kind]
+      for (const branch of branches) {
+        const { name } = instanceKey(target, repo ?? '', branch)
+        const instance = await store.instance(name)
+        if (instance !== null && instance.retiredAt === null) found.set(name, instance)
+      }
     }
-    return found
+    const knownAs = repoId === null ? null : await store.knownAs(hook.name, repoId)
+    return { instance: (name) => found.get(name) ?? null, knownAs }
   }
 
-  /** Repositories that a glob allows are polled once seen. */
+  /** Repositories and branches that a pattern allows are polled once seen. */
   async function watchNew({ queued }: QueueChange): Promise<void> {
     for (const run of queued) {
-      if (!run.target.includes(':')) continue
+      if (!/[:@]/.test(run.target)) continue
       const instance = await store.instance(run.target)
       if (instance !== null) onInstance(instance)
     }
@@ -59,10 +63,9 @@ export function createIntake(parts: IntakeParts): Intake {
     async take(received) {
       await recovered
       if (stopping.aborted) throw new LandfallError('stopping', 'landfall is stopping')
-      const hook = config.hooks.find(({ name }) => name === received.hook)
+      const hook = config().hooks.find(({ name }) => name === received.hook)
       if (hook === undefined) throw new LandfallError('not-found', `there is no hook ${received.hook}`)
-      const defaults = await defaultBranches(received)
-      const routing = routeDelivery(config, hook, received, (name) => defaults.get(name) ?? null)
+      const routing = routeDelivery(config(), hook, received, await knowledgeFor(hook, received))
       const { receipt, ...change } = await store.record(received, routing)
       lanes.apply(change)
       if (received.kind === 'event' && receipt.verdict !== 'duplicate') silences.heard(received)

@@ -45,6 +45,8 @@ export interface Announcement {
   readonly forgeEvent: string
   /** `owner/name` as the forge spells it, validated (`isRepository`); null where the event has none. */
   readonly repo: string | null
+  /** The forge's number for the repository, which a new name leaves as it is; null where it sends none. */
+  readonly repoId: number | null
   readonly changes: readonly Change[]
   /** The payload's word for the default branch: a hint, used only until a fetch has told the truth. */
   readonly defaultBranch: string | null
@@ -68,6 +70,8 @@ export type Accepted =
 export interface OutgoingDelivery {
   readonly event: string
   readonly repo: string
+  /** The forge's number for it. */
+  readonly repoId?: number
   readonly ref: string
   readonly before: Sha | null
   readonly after: Sha | null
@@ -165,6 +169,7 @@ export interface Received {
   readonly event: string | null
   readonly forgeEvent: string | null
   readonly repo: string | null
+  readonly repoId: number | null
   readonly changes: readonly Change[]
   readonly defaultBranch: string | null
   /** Why it is invalid. */
@@ -199,6 +204,9 @@ export type Trigger =
   | 'unfreeze'
   | 'once'
 
+/** What waiting runs of an instance do to each other: contract, section 3. */
+export type QueuePolicy = 'sequential' | 'evict' | 'parallel'
+
 export const RUN_ENDS = [
   'succeeded',
   'failed',
@@ -221,6 +229,9 @@ export type RunReason =
   | 'ref-gone'
   | 'no-script'
   | 'rejected'
+  | 'paths'
+  // a deletion was announced, and the branch is there
+  | 'ref-exists'
   // failed
   | 'tempfail'
   | 'activate'
@@ -300,11 +311,13 @@ export interface Doubt {
 }
 
 export interface Instance {
-  /** `site`, or `site:acme/blog` where the target's `repo` is a glob. */
+  /** `site`, `site:acme/blog` where the target's `repo` is a glob, `site@feature/x` where its `branches` are several. */
   readonly name: string
   /** The target's name in the configuration. */
   readonly target: string
   readonly repo: string
+  /** The one branch of an instance of several (`feature/x`); null where the target follows one ref. */
+  readonly branch: string | null
   readonly state: 'new' | 'ok' | 'broken'
   /** D. */
   readonly deployed: { readonly commit: Sha; readonly run: number; readonly at: number } | null
@@ -318,6 +331,12 @@ export interface Instance {
   readonly doubt: Doubt | null
   /** The remote's default branch as last seen (`main`), for targets that follow it. */
   readonly defaultBranch: string | null
+  /** What the files of a working tree in place are at; null where there is none, or it is not known. */
+  readonly filesAt: Sha | null
+  /** Since when polls have not found its branch; null while it is there, or nobody has looked. */
+  readonly goneSince: number | null
+  /** When its branch was deleted and its releases were removed; such an instance begins anew should the branch return. */
+  readonly retiredAt: number | null
   readonly firstSeenAt: number
 }
 

@@ -1,9 +1,9 @@
 import PQueue from 'p-queue'
 import type { Config, Target } from './config/config.ts'
-import { decidePoll, short } from './decide.ts'
 import { hasCode, messageOf } from './errors.ts'
-import { instanceKey, orderFor } from './instances.ts'
-import type { Clock, Instance, Log, Sha } from './model.ts'
+import { instanceKey } from './instances.ts'
+import { createLook, type Follower, type PollResult } from './look.ts'
+import type { Clock, Instance, Log } from './model.ts'
 import type { Remotes } from './remotes.ts'
 import type { Silences } from './silences.ts'
 import type { Queued, RunOrder, Store } from './stores/store.ts'
@@ -15,15 +15,6 @@ const LONGEST_BACK_OFF_MS = 60 * 60_000
 const SOON_MS = 5000
 /** How often a repository is polled whose hook fell silent. */
 const SILENT_POLL_MS = 30_000
-
-/** What `landfall once` learns of one instance. */
-export type PollResult =
-  | { readonly target: string; readonly run: number }
-  | {
-      readonly target: string
-      readonly reason: 'up-to-date' | 'ref-gone' | 'unconfirmed' | 'failed'
-      readonly detail: string
-    }
 
 export interface Poller {
   /** Polls everything now, and from then on by each target's `poll`. */
@@ -40,7 +31,7 @@ export interface Poller {
 export interface PollerParts {
   readonly config: () => Config
   readonly store: Store
-  readonly work: Work
+  readonly workOf: (target: Target) => Work
   readonly remotes: Remotes
   readonly silences: Silences
   readonly queue: (orders: readonly RunOrder[]) => Promise<Queued>
@@ -48,10 +39,10 @@ export interface PollerParts {
   readonly now: Clock
 }
 
-/** The instances that one listing serves: one (remote, user). */
+/** The followers that one listing serves: one (remote, user). By the name of their instance, or what all of theirs begin with. */
 interface Group {
   readonly remote: Remote
-  readonly members: Map<string, Target>
+  readonly members: Map<string, Follower>
   timer: NodeJS.Timeout | null
   failures: number
   isPolling: boolean
@@ -61,44 +52,48 @@ interface Group {
 
 /** The pushes that no webhook announced. */
 export function createPoller(parts: PollerParts): Poller {
-  const { config, store, work, remotes, silences, queue, log, now } = parts
+  const { config, store, workOf, remotes, silences, log, now } = parts
   const groups = new Map<string, Group>()
   const groupOf = new Map<string, Group>()
   const pools = new Map<string, PQueue>()
   const underWay = new Set<Promise<unknown>>()
   const stopping = new AbortController()
+  const look = createLook({ ...parts, stopping: stopping.signal })
 
-  /** Every instance of every target: those that the file names, and those of globs that were seen before. */
-  async function known(): Promise<readonly { target: Target; instance: Instance }[]> {
+  /** Every target in every repository: those that the file names, and those of globs that were seen before. */
+  async function known(): Promise<readonly Follower[]> {
     const seen = await store.instances()
-    const found = config().targets.map(async (target) => {
+    const found = config().targets.map(async (target): Promise<readonly Follower[]> => {
       if (target.repoIsGlob) {
-        return seen.filter((one) => one.target === target.name).map((instance) => ({ target, instance }))
+        const repos = new Set(seen.flatMap((one) => (one.target === target.name ? [one.repo] : [])))
+        return [...repos].map((repo) => ({ target, repo }))
       }
-      return [{ target, instance: await store.seen(instanceKey(target, target.repo), now()) }]
+      // So that it is known before anything has come of it. Branches are known once they are seen.
+      if (target.follows.kind !== 'branches') await store.seen(instanceKey(target, target.repo, null), now())
+      return [{ target, repo: target.repo }]
     })
     return (await Promise.all(found)).flat()
   }
 
-  function join(target: Target, instance: Instance, into: Map<string, Group>): Group {
-    const remote = remotes.of(target, instance.repo)
+  function join(follower: Follower, into: Map<string, Group>): Group {
+    const remote = remotes.of(follower.target, follower.repo)
     const group = into.get(remote.mirror) ?? {
       remote,
-      members: new Map<string, Target>(),
+      members: new Map<string, Follower>(),
       timer: null,
       failures: 0,
       isPolling: false,
       soon: false,
     }
-    group.members.set(instance.name, target)
+    group.members.set(nameOf(follower), follower)
     into.set(remote.mirror, group)
     return group
   }
 
-  function watch(target: Target, instance: Instance): void {
-    if (target.pollMs === null) return
-    const group = join(target, instance, groups)
-    groupOf.set(instance.name, group)
+  function watch(follower: Follower): void {
+    if (follower.target.pollMs === null) return
+    const group = join(follower, groups)
+    groupOf.set(nameOf(follower), group)
     if (group.timer === null) schedule(group, 0)
   }
 
@@ -142,31 +137,32 @@ export function createPoller(parts: PollerParts): Poller {
       // A target that polls less than once an hour does not poll more for its remote being down.
       return Math.max(ownMs, Math.min(LONGEST_BACK_OFF_MS, backedOff))
     }
-    const instances = await Promise.all([...group.members.keys()].map((name) => store.instance(name)))
-    const silent = instances.some((instance) => instance !== null && isSilent(group, instance))
+    const members = [...group.members.values()]
+    const silent = members.some(({ target, repo }) => target.hook !== null && silences.isWatched(target.hook, repo))
     const delayMs = jittered(silent ? Math.min(SILENT_POLL_MS, ownMs) : ownMs)
-    // Two polls confirm a tip only if `poll` lies between them, jitter or not.
-    const confirmIn = instances.flatMap((instance) =>
-      instance?.doubt?.since ? [instance.doubt.since + confirmAfter(group, instance.name) - now()] : [],
+    // Two polls confirm a tip, or that a branch is gone, only if `poll` lies between them, jitter or not.
+    const instances = await Promise.all(members.map(async (member) => ({ member, all: await instancesOf(member) })))
+    const confirmIn = instances.flatMap(({ member, all }) =>
+      all.flatMap(({ doubt, goneSince }) => {
+        const since = doubt?.since ?? goneSince
+        return since ? [since + (member.target.pollMs ?? 0) - now()] : []
+      }),
     )
     return Math.max(delayMs, ...confirmIn.filter((waitMs) => waitMs < 1.25 * delayMs))
   }
 
   function ownInterval({ members }: Group): number {
-    return Math.min(...[...members.values()].map(({ pollMs }) => pollMs ?? Number.POSITIVE_INFINITY))
+    return Math.min(...[...members.values()].map(({ target }) => target.pollMs ?? Number.POSITIVE_INFINITY))
   }
 
   function soonMs(group: Group): number {
     return Math.min(SOON_MS, ownInterval(group))
   }
 
-  function isSilent(group: Group, { name, repo }: Instance): boolean {
-    const hook = group.members.get(name)?.hook ?? null
-    return hook !== null && silences.isWatched(hook, repo)
-  }
-
-  function confirmAfter(group: Group, instance: string): number {
-    return group.members.get(instance)?.pollMs ?? 0
+  async function instancesOf({ target, repo }: Follower): Promise<readonly Instance[]> {
+    if (target.follows.kind === 'branches') return await store.instancesOf(target.name, repo)
+    const instance = await store.instance(instanceKey(target, repo, null).name)
+    return instance === null ? [] : [instance]
   }
 
   async function poll(group: Group, retryFailed: boolean): Promise<readonly PollResult[]> {
@@ -181,23 +177,38 @@ export function createPoller(parts: PollerParts): Poller {
     if (group.failures > 0) log.info('poll works again', { url: group.remote.url, afterFailures: group.failures })
     group.failures = 0
     const results: PollResult[] = []
-    for (const name of names) {
+    for (const follower of group.members.values()) {
       if (stopping.signal.aborted) break
-      const target = group.members.get(name)
-      const instance = await store.instance(name)
-      if (target !== undefined && instance !== null) results.push(await look(target, instance, refs, retryFailed))
+      results.push(...(await lookSafely(group, follower, refs, retryFailed)))
     }
     return results
   }
 
+  /** One target's trouble is its own. */
+  async function lookSafely({ remote }: Group, follower: Follower, refs: RemoteRefs, retryFailed: boolean) {
+    try {
+      return await look(follower, remote, refs, retryFailed)
+    } catch (cause) {
+      if (hasCode(cause, 'aborted')) return []
+      if (!hasCode(cause, 'remote') && !hasCode(cause, 'git')) throw cause
+      const detail = messageOf(cause)
+      log.warn('poll failed', { targets: [nameOf(follower)], url: remote.url, detail })
+      return [{ target: nameOf(follower), reason: 'failed', detail } as const]
+    }
+  }
+
   async function list({ remote, members }: Group): Promise<RemoteRefs> {
-    const targets = [...members.values()]
-    const branches = [...new Set(targets.flatMap(({ branch }) => (branch === null ? [] : [branch])))]
+    const targets = [...members.values()].map(({ target }) => target)
+    const named = targets.flatMap(({ follows }) => (follows.kind === 'branch' ? [follows.branch] : []))
+    const branches = targets.some(({ follows }) => follows.kind === 'branches') ? 'all' : [...new Set(named)]
+    const tags = targets.some(({ follows }) => follows.kind === 'tags')
     const timeoutMs = Math.min(...targets.map(({ fetchTimeoutMs }) => fetchTimeoutMs))
     const host = hostOf(remote.url)
     const pool = pools.get(host) ?? new PQueue({ concurrency: AT_ONCE_PER_HOST })
     pools.set(host, pool)
-    return pool.add(() => work.listRefs({ remote, branches, timeoutMs }, stopping.signal))
+    const [first] = targets
+    if (first === undefined) throw new Error('nothing is polled for nobody')
+    return pool.add(() => workOf(first).listRefs({ remote, branches, tags, timeoutMs }, stopping.signal))
   }
 
   function failed(group: Group, names: readonly string[], cause: unknown): readonly PollResult[] {
@@ -207,51 +218,9 @@ export function createPoller(parts: PollerParts): Poller {
     return names.map((target) => ({ target, reason: 'failed', detail }))
   }
 
-  async function look(target: Target, instance: Instance, refs: RemoteRefs, retryFailed: boolean): Promise<PollResult> {
-    const { name } = instance
-    const branch = target.branch ?? refs.head?.branch ?? null
-    const tip = target.branch === null ? (refs.head?.tip ?? null) : (refs.branches[target.branch] ?? null)
-    if (target.branch === null && branch !== null && branch !== instance.defaultBranch) {
-      await store.remember(name, { defaultBranch: branch })
-    }
-    const { run, doubt } = decidePoll({
-      tip,
-      deployed: instance.deployed?.commit ?? null,
-      considered: instance.considered,
-      doubt: instance.doubt,
-      confirmAfterMs: target.pollMs ?? 0,
-      retryFailed,
-      broken: instance.state === 'broken',
-      now: now(),
-    })
-    if (doubt?.tip !== instance.doubt?.tip || doubt?.since !== instance.doubt?.since) {
-      await store.remember(name, { doubt })
-    }
-    if (tip !== null) silences.found(target, instance, tip)
-    if (run === null) return unmoved(name, branch, tip, doubt !== null)
-
-    const trigger = retryFailed ? 'once' : 'poll'
-    const ref = branch === null ? null : `refs/heads/${branch}`
-    const order = orderFor(target, instance.repo, { trigger, ref, announced: run.tip, pollsAgree: run.pollsAgree })
-    const { runs } = await queue([order])
-    const made = runs[0]
-    if (made === undefined) throw new Error('an order came back without a run')
-    if (made.isNew) log.info('poll found', { target: name, run: made.run, commit: short(run.tip), trigger })
-    return { target: name, run: made.run }
-  }
-
-  function unmoved(target: string, branch: string | null, tip: Sha | null, doubtful: boolean): PollResult {
-    if (tip === null) return { target, reason: 'ref-gone', detail: `branch ${branch ?? ''} is not on the remote` }
-    if (doubtful) {
-      const detail = `the tip ${short(tip)} does not descend from what is deployed; followed once two polls agree`
-      return { target, reason: 'unconfirmed', detail }
-    }
-    return { target, reason: 'up-to-date', detail: `nothing new: the tip is ${short(tip)}` }
-  }
-
   return {
     async start() {
-      for (const { target, instance } of await known()) watch(target, instance)
+      for (const follower of await known()) watch(follower)
     },
     async stop() {
       stopping.abort()
@@ -260,23 +229,30 @@ export function createPoller(parts: PollerParts): Poller {
     },
     add(instance) {
       const target = config().targets.find(({ name }) => name === instance.target)
-      if (target !== undefined && !groupOf.has(instance.name)) watch(target, instance)
+      if (target === undefined) return
+      const follower = { target, repo: instance.repo }
+      if (!groupOf.has(nameOf(follower))) watch(follower)
     },
     soon(instance) {
-      const group = groupOf.get(instance)
+      // Without the branch: all instances of a target in a repository are polled together.
+      const group = groupOf.get(instance.replace(/@.*/s, ''))
       if (group?.isPolling) group.soon = true
       else if (group !== undefined) schedule(group, soonMs(group))
     },
     async once() {
       const all = new Map<string, Group>()
-      for (const { target, instance } of await known()) {
+      for (const follower of await known()) {
         // Git is not this target's business, unless the file says that it polls.
-        if (target.checkout === 'none' && target.pollMs === null) continue
-        join(target, instance, all)
+        if (follower.target.checkout === 'none' && follower.target.pollMs === null) continue
+        join(follower, all)
       }
       return (await Promise.all([...all.values()].map((group) => untilEnded(poll(group, true))))).flat()
     },
   }
+}
+
+function nameOf({ target, repo }: Follower): string {
+  return instanceKey(target, repo, null).name
 }
 
 function jittered(ms: number): number {

@@ -1,7 +1,7 @@
 import type { Config, Target } from './config/config.ts'
 import { short } from './decide.ts'
-import type { Clock, Instance, Log, Received, Sha } from './model.ts'
-import type { Store } from './stores/store.ts'
+import type { Clock, Log, Received, Sha } from './model.ts'
+import type { InstanceKey, Store } from './stores/store.ts'
 
 /** How long a repository is polled more often after its hook fell silent. */
 const WATCH_MS = 10 * 60_000
@@ -15,11 +15,18 @@ const MAX_REMEMBERED = 256
 export interface Silences {
   /** A verified delivery came: its pair is not silent. */
   heard(received: Received): void
-  /** A poll saw the tip of an instance's ref. */
-  found(target: Target, instance: Instance, tip: Sha): void
+  /** A poll saw the tip of an instance's ref; `isNew`: the ref was not there at the poll before. */
+  found(target: Target, instance: InstanceKey, seen: SeenTip): void
   /** True while the pair is to be polled more often. */
   isWatched(hook: string, repo: string): boolean
   stop(): void
+}
+
+export interface SeenTip {
+  readonly tip: Sha
+  /** What else a delivery may call it: the object of an annotated tag. */
+  readonly object: Sha | null
+  readonly isNew: boolean
 }
 
 export function createSilences(parts: {
@@ -51,9 +58,9 @@ export function createSilences(parts: {
     }
   }
 
-  async function check(hook: string, instance: Instance, tip: Sha, foundAt: number): Promise<void> {
+  async function check(hook: string, instance: InstanceKey, { tip, object }: SeenTip, foundAt: number): Promise<void> {
     const pair = pairOf(hook, instance.repo)
-    if (announced.get(pair)?.has(tip)) return
+    if ([tip, object].some((id) => id !== null && announced.get(pair)?.has(id))) return
     const speakers = await store.speakers()
     const speaker = speakers.find((one) => pairOf(one.hook, one.repo) === pair)
     const fields = { hook, repo: instance.repo, target: instance.name, commit: short(tip) }
@@ -76,11 +83,12 @@ export function createSilences(parts: {
       for (const { after } of changes) if (after !== null) remember(pair, after)
     },
 
-    found(target, instance, tip) {
+    found(target, instance, seen) {
+      const { tip, isNew } = seen
       const before = lastTips.get(instance.name)
       lastTips.set(instance.name, tip)
       // The first look since this start: whatever moved while we were down was announced to nobody.
-      if (target.hook === null || before === undefined || before === tip) return
+      if (target.hook === null || before === tip || (before === undefined && !isNew)) return
       const hook = config().hooks.find(({ name }) => name === target.hook)
       if (hook === undefined) return
       const change = `${pairOf(hook.name, instance.repo)} ${tip}`
@@ -90,7 +98,7 @@ export function createSilences(parts: {
       const timer = setTimeout(() => {
         timers.delete(timer)
         awaited.delete(change)
-        check(hook.name, instance, tip, foundAt).catch((cause: unknown) => log.error('bug', { cause }))
+        check(hook.name, instance, seen, foundAt).catch((cause: unknown) => log.error('bug', { cause }))
       }, hook.missedAfterMs)
       timers.add(timer)
     },

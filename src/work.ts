@@ -37,8 +37,9 @@ export interface Remote {
 
 export interface ListRefsOrder {
   readonly remote: Remote
-  /** Short names (`main`); the default branch is always told. */
-  readonly branches: readonly string[]
+  /** Short names (`main`), or all of them; the default branch is always told. */
+  readonly branches: readonly string[] | 'all'
+  readonly tags: boolean
   readonly timeoutMs: number
 }
 export interface RemoteRefs {
@@ -46,15 +47,55 @@ export interface RemoteRefs {
   readonly head: { readonly branch: string; readonly tip: Sha } | null
   /** Tips by short name, of the branches asked for that exist. */
   readonly branches: Readonly<Record<string, Sha>>
+  /** By short name (`v1.0`); empty where they were not asked for. */
+  readonly tags: Readonly<Record<string, RemoteTag>>
+}
+export interface RemoteTag {
+  /** What the ref names: the commit itself, or the tag object of an annotated tag. */
+  readonly object: Sha
+  readonly commit: Sha
 }
 
-/** How one commit lies to another: `ahead` = a descendant, `behind` = an ancestor, `unknown` = the other is not in the mirror. */
+/** Which of several tags is the one: the highest version, or the one made last. */
+export type TagOrder = 'version' | 'newest'
+/** Tags by pattern: `matchesRefName`. */
+export interface TagChoice {
+  readonly patterns: readonly string[]
+  readonly order: TagOrder
+}
+export interface ChooseTagOrder extends TagChoice {
+  readonly remote: Remote
+  readonly timeoutMs: number
+}
+export interface ChosenTag {
+  /** Short name. */
+  readonly tag: string
+  readonly commit: Sha
+}
+
+/** The ref that a run follows. */
+export type Wanted =
+  | { readonly kind: 'default' }
+  | { readonly kind: 'branch'; readonly branch: string }
+  | ({
+      readonly kind: 'tag'
+      /** The tag that the trigger named, short; null where it named none. */
+      readonly announced: string | null
+      /** The tag that D was deployed as, short. */
+      readonly deployed: string | null
+    } & TagChoice)
+
+/**
+ * How one commit lies to another, or one tag by the order of tags: `ahead` = a descendant (a higher one), `behind` = an ancestor, `unknown` = the other is not in the
+ * mirror. A tag that was moved has `diverged` from itself.
+ */
 export type Relation = 'same' | 'ahead' | 'behind' | 'diverged' | 'unknown'
 
 export interface FetchOrder {
   readonly remote: Remote
-  /** Short branch name; null asks the remote for its default branch first. */
-  readonly branch: string | null
+  readonly wanted: Wanted
+  /** When the run was due. A fetch of the same ref that began later is taken for its own: targets of one repository share it. */
+  readonly dueAt: number
   /** C, to be looked for in what was fetched. */
   readonly announced: Sha | null
   /** D, to be compared with. */
@@ -68,9 +109,9 @@ export interface FetchOrder {
   readonly timeoutMs: number
 }
 export interface Fetched {
-  /** The branch that was followed (`main`); null where the remote has no default branch. */
-  readonly branch: string | null
-  /** T; null where the branch is gone. */
+  /** The ref that was followed, full name; null where the remote has no default branch, or no tag that fits. */
+  readonly ref: string | null
+  /** T, a commit; null where the ref is gone. */
   readonly tip: Sha | null
   /** T seen from D; `unknown` without a D, or where D is not in the mirror. */
   readonly tipToDeployed: Relation
@@ -88,7 +129,34 @@ export interface PinOrder {
   readonly pins: Readonly<Record<string, Sha>>
 }
 
-export interface CheckOutOrder {
+export interface RelationOrder {
+  readonly remote: Remote
+  readonly commit: Sha
+  readonly base: Sha
+  readonly timeoutMs: number
+}
+
+export interface TouchesOrder {
+  readonly remote: Remote
+  /** Both are in the mirror, or were; where one is not, everything counts as changed. */
+  readonly from: Sha
+  readonly to: Sha
+  /** `matchesAny`. */
+  readonly patterns: readonly string[]
+  readonly env: Readonly<Record<string, string>>
+  readonly timeoutMs: number
+}
+
+/** From which hosts submodules are checked out, beside the repository's own (`*.example.com`); null: not at all. */
+export type Submodules = { readonly hosts: readonly string[] } | null
+
+/** What belongs to a work tree beyond the commit's own files. */
+export interface Extras {
+  readonly submodules: Submodules
+  readonly lfs: boolean
+}
+
+export interface CheckOutOrder extends Extras {
   readonly remote: Remote
   readonly commit: Sha
   /** D, for the list of changed paths; null lists every file. */
@@ -97,6 +165,42 @@ export interface CheckOutOrder {
   readonly directory: string
   /** Where to write the changed paths, one a line and NUL-separated. */
   readonly changed: { readonly lines: string; readonly nul: string }
+  readonly env: Readonly<Record<string, string>>
+  readonly timeoutMs: number
+}
+
+export interface InPlaceOrder extends Extras {
+  readonly remote: Remote
+  readonly commit: Sha
+  /** D, for the list of changed paths; null lists every file. */
+  readonly previous: Sha | null
+  /** The working tree, absolute. Made where it is missing or empty; its parent is there. */
+  readonly path: string
+  /** The branch that it shall be on, short; null: a detached HEAD. */
+  readonly branch: string | null
+  /** Who has the tree, written into its `.git` when it was taken over. */
+  readonly instance: string
+  readonly run: number
+  readonly adopt: boolean
+  readonly clean: boolean
+  /** Where tracked edits are saved before they are reset. The file is there, empty. */
+  readonly patch: string
+  readonly changed: { readonly lines: string; readonly nul: string }
+  readonly env: Readonly<Record<string, string>>
+  readonly timeoutMs: number
+}
+export interface InPlace {
+  /** What the files were at; null for a tree that was made. */
+  readonly was: Sha | null
+  /** Sentences for the run's log: what was saved where. */
+  readonly notes: readonly string[]
+}
+export interface RestoreOrder extends Extras {
+  readonly remote: Remote
+  readonly path: string
+  readonly branch: string | null
+  /** What the tree shall be at again. */
+  readonly commit: Sha
   readonly env: Readonly<Record<string, string>>
   readonly timeoutMs: number
 }
@@ -149,9 +253,21 @@ export interface Work {
   listRefs(order: ListRefsOrder, signal?: AbortSignal): Promise<RemoteRefs>
   /** Makes the mirror where it is missing or corrupt. Throws like `listRefs`. */
   fetch(order: FetchOrder, signal?: AbortSignal): Promise<Fetched>
+  /** The tag that a run would deploy; null where none fits. Throws like `listRefs`. */
+  chooseTag(order: ChooseTagOrder, signal?: AbortSignal): Promise<ChosenTag | null>
+  /** `commit` seen from `base`, as the mirror has them. */
+  relation(order: RelationOrder, signal?: AbortSignal): Promise<Relation>
+  /** Whether a file that the patterns name differs between two commits; both names of a renamed file count. */
+  touches(order: TouchesOrder, signal?: AbortSignal): Promise<boolean>
   pin(order: PinOrder): Promise<void>
   /** Afterwards `directory` is a work tree at exactly `commit` with a `.git` of its own. On error it is removed. */
   checkOut(order: CheckOutOrder, signal?: AbortSignal): Promise<void>
+  /**
+   * Afterwards the tree at `path` is exactly at `commit`. Throws `unstartable`, and has changed nothing, where that is not
+   * landfall's to do: a foreign clone, no clone at all, or a first takeover of somebody's work without `adopt`.
+   */
+  checkOutInPlace(order: InPlaceOrder, signal?: AbortSignal): Promise<InPlace>
+  restore(order: RestoreOrder): Promise<void>
   /** Resolves to what the link pointed to before, or null. Throws `unstartable` where `link` is something else than a symlink. */
   switchLink(order: LinkOrder): Promise<string | null>
   /** Removes directories with everything in them; missing ones are fine. */

@@ -12,11 +12,12 @@ const root = fileURLToPath(new URL('..', import.meta.url))
  */
 const FLOORS: readonly (readonly string[])[] = [
   ['model', 'errors'],
-  ['work', 'log', 'processes', 'decide', 'payload-codec'],
+  ['work', 'log', 'processes', 'decide', 'payload-codec', 'globs'],
   ['config', 'forges', 'data-dir', 'listen'],
   ['stores', 'git', 'launcher'],
   ['instances', 'remotes', 'lanes', 'receiver', 'silences', 'pruner'],
-  ['poller', 'runs', 'intake'],
+  ['look', 'runs', 'intake'],
+  ['poller'],
   ['recovery'],
   ['admin'],
   ['agent'],
@@ -49,7 +50,7 @@ const OWNERS: Readonly<Record<string, readonly string[]>> = {
   dotenv: ['src/config'],
   'toml-eslint-parser': ['src/config'],
   'fastest-levenshtein': ['src/config'],
-  picomatch: ['src/instances.ts'],
+  picomatch: ['src/globs.ts'],
 }
 
 interface Import {

@@ -13,6 +13,7 @@ const PUSH: Situation = {
   trigger: 'push',
   policy: 'sequential',
   named: false,
+  tags: null,
   tip: T,
   announced: T,
   deployed: D,
@@ -148,6 +149,89 @@ describe('the commit of a run', () => {
   })
 })
 
+// --- Tags ----------------------------------------------------------------------------------------------------------
+
+const TAGS = { tip: 'v2', announced: 'v2', deployed: 'v1' } as const
+/** A delivery of the tag v2 to an instance at v1, where v2 is the highest. */
+const TAGGED: Partial<Situation> = { tags: TAGS, announcedToDeployed: 'unknown' }
+
+const TAG_ROWS: readonly (readonly [string, Partial<Situation>, string])[] = [
+  ['a higher tag is deployed, whatever history it has', {}, 'T'],
+  [
+    'the highest tag is deployed in the place of a lower one',
+    { announced: C, announcedInTip: 'no', tags: { ...TAGS, announced: 'v1.5' } },
+    'T',
+  ],
+  [
+    'a tag is not picked by its commit, as a branch’s would be',
+    { announced: C, tags: { ...TAGS, announced: 'v1.5' } },
+    'T',
+  ],
+  [
+    'a tag that comes before the deployed one is stale',
+    {
+      tip: D,
+      tipToDeployed: 'same',
+      announced: C,
+      announcedInTip: 'no',
+      tags: { tip: 'v2', announced: 'v1.5', deployed: 'v2' },
+    },
+    'skipped: stale',
+  ],
+  [
+    'what is deployed stays where its tag was deleted',
+    { tipToDeployed: 'behind', tags: { ...TAGS, deployed: 'v3' } },
+    'skipped: stale',
+  ],
+  [
+    '… however often polls see it',
+    { tipToDeployed: 'behind', pollsAgree: true, trigger: 'poll', tags: { ...TAGS, deployed: 'v3' } },
+    'skipped: stale',
+  ],
+  [
+    'a tag that was moved is followed once a delivery or two polls say so',
+    { tipToDeployed: 'diverged' },
+    'skipped: diverged + soon',
+  ],
+  ['a tag that was moved from D to T by a delivery’s word is followed', { tipToDeployed: 'diverged', before: D }, 'T'],
+  ['a tag that was moved is followed where two polls agree', { tipToDeployed: 'diverged', pollsAgree: true }, 'T'],
+  [
+    'a target that followed a branch until now follows its first tag',
+    { tipToDeployed: 'unknown', tags: { ...TAGS, deployed: null } },
+    'T',
+  ],
+  [
+    'a higher tag at the deployed commit changes nothing',
+    { tip: D, announced: D, tipToDeployed: 'same' },
+    'skipped: already-deployed',
+  ],
+  [
+    'a redelivery of the deployed tag runs again, though the forge names it by an object of its own',
+    {
+      tip: D,
+      tipToDeployed: 'same',
+      announced: OTHER,
+      trigger: 'redelivery',
+      tags: { tip: 'v2', announced: 'v2', deployed: 'v2' },
+    },
+    'D',
+  ],
+  ['no tag that fits is ref-gone', { tip: null, tags: { ...TAGS, tip: null } }, 'skipped: ref-gone'],
+]
+
+describe('the commit of a run that follows tags', () => {
+  for (const [title, change, expected] of TAG_ROWS) {
+    test(title, () => assert.equal(told(decide({ ...PUSH, ...TAGGED, ...change })), expected))
+  }
+
+  test('an older tag is ignored with a sentence that names both', () => {
+    const tags = { tip: 'v2', announced: 'v1.5', deployed: 'v2' }
+    const decision = decide({ ...PUSH, tip: D, tipToDeployed: 'same', announced: C, announcedInTip: 'no', tags })
+    assert.match(decision.kind === 'skip' ? decision.detail : '', /v1\.5 .*v2/)
+    assert.equal(decision.kind === 'skip' && decision.doubt, null)
+  })
+})
+
 // --- Promise 4 ----------------------------------------------------------------------------------------------------
 
 /** A history of commits 0…n-1, each with parents among the earlier ones. */
@@ -175,7 +259,7 @@ test('a webhook never moves an instance backwards unless a delivery said so or t
     picks: fc.tuple(fc.nat(), fc.nat(), fc.nat(), fc.nat()),
     before: fc.option(fc.nat()),
     pollsAgree: fc.boolean(),
-    policy: fc.constantFrom('sequential' as const, 'evict' as const),
+    policy: fc.constantFrom('sequential' as const, 'evict' as const, 'parallel' as const),
     trigger: fc.constantFrom(...triggers),
     isMissing: fc.boolean(),
   })

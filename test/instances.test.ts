@@ -1,21 +1,46 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { Hook, Target } from '../src/config/config.ts'
-import { afterRun, instanceKey, laneOf, matchesRepository, type RunEnding, routeDelivery } from '../src/instances.ts'
+import { matchesRepository } from '../src/globs.ts'
+import { afterRun, instanceKey, laneOf, pathName, type RunEnding, routeDelivery, targetOf } from '../src/instances.ts'
 import type { Instance, Received, RunEnd } from '../src/model.ts'
 import type { Routing } from '../src/stores/store.ts'
 import { aConfig, aHook, aPush, aRun, aTarget, commit } from './support/nouns.ts'
+
+const INSTANCE: Instance = {
+  name: 'site',
+  target: 'site',
+  repo: 'acme/site',
+  branch: null,
+  state: 'ok',
+  deployed: { commit: commit(1), run: 1, at: 1 },
+  deployedBefore: commit(0),
+  wanted: null,
+  considered: commit(1),
+  rejected: [],
+  doubt: null,
+  defaultBranch: null,
+  filesAt: null,
+  goneSince: null,
+  retiredAt: null,
+  firstSeenAt: 0,
+}
 
 interface Routed {
   readonly hook?: Partial<Hook>
   readonly targets?: readonly Target[]
   readonly push?: Partial<Received>
   readonly defaultBranch?: string | null
+  /** Names of instances that were seen before. */
+  readonly seen?: readonly string[]
+  readonly knownAs?: string | null
 }
 
-function route({ hook = {}, targets = [aTarget()], push = {}, defaultBranch = null }: Routed): Routing {
+function route({ hook = {}, targets = [aTarget()], push = {}, defaultBranch = null, ...known }: Routed): Routing {
   const config = aConfig({ hooks: [aHook(hook)], targets })
-  return routeDelivery(config, aHook(hook), aPush(push), () => defaultBranch)
+  const { seen = ['site'], knownAs = null } = known
+  const instance = (name: string) => (seen.includes(name) ? { ...INSTANCE, name, defaultBranch } : null)
+  return routeDelivery(config, aHook(hook), aPush(push), { instance, knownAs })
 }
 
 /** `target: run` or `target: reason` for each route, or the reason of the whole. */
@@ -29,7 +54,9 @@ function told(routing: Routing): readonly string[] {
 const onRef = (ref: string, after: ReturnType<typeof commit> | null = commit(1)): Partial<Received> => ({
   changes: [{ ref, before: commit(9), after }],
 })
-const DEFAULT_BRANCH = [aTarget({ branch: null })]
+const SEVERAL = { kind: 'branches', patterns: ['main', 'feature/*'] } as const
+const TAGS = { kind: 'tags', patterns: ['v*'], order: 'version' } as const
+const DEFAULT_BRANCH = [aTarget({ follows: { kind: 'default' } })]
 
 const ROWS: readonly (readonly [string, Routed, readonly string[]])[] = [
   ['a push to the branch of a target makes a run', {}, ['site: run']],
@@ -75,8 +102,101 @@ const ROWS: readonly (readonly [string, Routed, readonly string[]])[] = [
   ],
   [
     'every target of a repository is told, in file order',
-    { targets: [aTarget({ name: 'b' }), aTarget({ name: 'a', branch: 'dev' }), aTarget({ name: 'c' })] },
+    {
+      targets: [
+        aTarget({ name: 'b' }),
+        aTarget({ name: 'a', follows: { kind: 'branch', branch: 'dev' } }),
+        aTarget({ name: 'c' }),
+      ],
+    },
     ['b: run', 'a: ref', 'c: run'],
+  ],
+  [
+    'each of several branches has an instance of its own, and one that no pattern fits has none',
+    {
+      targets: [aTarget({ follows: SEVERAL })],
+      push: {
+        changes: ['main', 'feature/x', 'feature/x/y', 'wip'].map((branch) => ({
+          ref: `refs/heads/${branch}`,
+          before: null,
+          after: commit(1),
+        })),
+      },
+    },
+    ['site@main: run', 'site@feature/x: run', 'site: ref', 'site: ref'],
+  ],
+  [
+    'the deletion of a branch is a run where the branch has an instance, and else a reason',
+    {
+      targets: [aTarget({ follows: SEVERAL }), aTarget({ name: 'one', follows: SEVERAL })],
+      push: onRef('refs/heads/feature/x', null),
+      seen: ['site@feature/x'],
+    },
+    ['site@feature/x: run', 'one@feature/x: ref-deleted'],
+  ],
+  [
+    'a bare * means every branch, also one with a slash',
+    { targets: [aTarget({ follows: { kind: 'branches', patterns: ['*'] } })], push: onRef('refs/heads/a/b') },
+    ['site@a/b: run'],
+  ],
+  [
+    'a branch that is excluded is none, wherever the exclusion stands',
+    {
+      targets: [aTarget({ follows: { kind: 'branches', patterns: ['!wip/**', '*'] } })],
+      push: onRef('refs/heads/wip/x'),
+    },
+    ['site: ref'],
+  ],
+  [
+    'a tag that fits is followed, a branch of the same name is not, and a deleted tag moves nothing',
+    {
+      targets: [aTarget({ follows: TAGS })],
+      push: {
+        changes: [
+          { ref: 'refs/tags/v1.0', before: null, after: commit(1) },
+          { ref: 'refs/heads/v1.0', before: null, after: commit(1) },
+          { ref: 'refs/tags/x1', before: null, after: commit(1) },
+          { ref: 'refs/tags/v1.0', before: commit(1), after: null },
+        ],
+      },
+    },
+    ['site: run', 'site: ref', 'site: ref', 'site: ref-deleted'],
+  ],
+  [
+    'a repository whose number is known under another name is renamed, for targets of either name',
+    {
+      targets: [
+        aTarget(),
+        aTarget({ name: 'all', repo: 'acme/*', repoIsGlob: true }),
+        aTarget({ name: 'x', repo: 'x/y' }),
+      ],
+      push: { repo: 'acme/new', repoId: 7 },
+      knownAs: 'acme/site',
+    },
+    ['site: renamed', 'all: renamed'],
+  ],
+  [
+    'an alias that names the new name, or the old one, says that the renamed repository is meant',
+    {
+      targets: [
+        aTarget({ aliases: ['acme/new'] }),
+        aTarget({ name: 'new', repo: 'acme/new', aliases: ['Acme/Site'] }),
+        aTarget({ name: 'all', repo: 'acme/*', repoIsGlob: true, aliases: ['acme/site'] }),
+      ],
+      push: { repo: 'acme/new', repoId: 7 },
+      knownAs: 'acme/site',
+    },
+    ['site: run', 'new: run', 'all:acme/new: run'],
+  ],
+  [
+    'an alias is a name like the repository’s own',
+    { targets: [aTarget({ repo: 'acme/new', aliases: ['acme/site'] })] },
+    ['site: run'],
+  ],
+  [
+    'another case of the known name is no new one',
+    { push: { repo: 'ACME/Site' }, knownAs: 'acme/site' },
+    ['site: run'],
   ],
   [
     'a glob makes an instance named after the repository in lower case',
@@ -101,7 +221,7 @@ describe('what a delivery means', () => {
     assert.deepEqual(routing.kind === 'routes' && routing.routes[0], {
       kind: 'run',
       order: {
-        instance: { name: 'site', target: 'site', repo: 'acme/site' },
+        instance: { name: 'site', target: 'site', repo: 'acme/site', branch: null },
         policy: 'sequential',
         ref: 'refs/heads/main',
         announced: commit(2),
@@ -138,7 +258,55 @@ test('in a glob `*` stops at `/` and `**` does not', () => {
 
 test('an instance of an exact repository is shown as configured', () => {
   const target = aTarget({ repo: 'Acme/Site' })
-  assert.deepEqual(instanceKey(target, 'acme/SITE'), { name: 'site', target: 'site', repo: 'Acme/Site' })
+  assert.deepEqual(instanceKey(target, 'acme/SITE', null), {
+    name: 'site',
+    target: 'site',
+    repo: 'Acme/Site',
+    branch: null,
+  })
+})
+
+test('{branch} becomes the branch, and in paths a name that no other branch has', () => {
+  const text = 'x-{branch}'
+  const template = { current: '/srv/{branch}', path: '/srv/{branch}/tree', lane: text, env: { A: text, B: 'plain' } }
+  const several = aTarget({ ...template, follows: SEVERAL })
+  const at = (target: Target, name: string) => targetOf(aConfig({ targets: [target] }), name)
+  const slashed = at(several, 'site@feature/x')
+  assert.equal(slashed?.current, `/srv/${pathName('feature/x')}`)
+  assert.equal(slashed?.path, `/srv/${pathName('feature/x')}/tree`)
+  assert.deepEqual([slashed?.lane, slashed?.env], ['x-feature/x', { A: 'x-feature/x', B: 'plain' }])
+  assert.equal(at(several, 'site:acme/a@feature/x')?.lane, 'x-feature/x')
+  assert.equal(at(aTarget(template), 'site')?.current, '/srv/main')
+  assert.equal(at(several, 'site'), undefined, 'an instance of a time when the target followed one branch')
+  assert.equal(at(aTarget(template), 'site@main'), undefined)
+  assert.equal(at(several, 'site@$&')?.lane, 'x-$&')
+})
+
+test('the name of a branch in paths is itself where it can be, and never leads out or meets another', () => {
+  for (const plain of ['main', 'JIRA-12', 'v1.0_x']) assert.equal(pathName(plain), plain)
+  const tricky = [
+    'feature/x',
+    'feature-x',
+    'feature--x',
+    'a/../b',
+    '..',
+    '.git',
+    '-rf',
+    'x'.repeat(300),
+    'ü',
+    'a b',
+    'X/',
+    'x/',
+  ]
+  const names = tricky.map(pathName)
+  assert.equal(new Set(names).size, tricky.length)
+  for (const name of names) assert.match(name, /^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$/)
+  assert.notEqual(pathName(pathName('feature/x')), pathName('feature/x'), 'nobody can name a branch like that')
+})
+
+test('runs of a parallel target share no lane, not even with each other', () => {
+  const config = aConfig({ targets: [aTarget({ queue: 'parallel' })] })
+  assert.notEqual(laneOf(config, aRun({ id: 1 })), laneOf(config, aRun({ id: 2 })))
 })
 
 test('the targets of a repository share a lane, however it is spelled, unless they name one', () => {
@@ -162,21 +330,6 @@ test('a run whose target is gone from the configuration has a lane of its own', 
 })
 
 // --- After a run ----------------------------------------------------------------------------------------------------
-
-const INSTANCE: Instance = {
-  name: 'site',
-  target: 'site',
-  repo: 'acme/site',
-  state: 'ok',
-  deployed: { commit: commit(1), run: 1, at: 1 },
-  deployedBefore: commit(0),
-  wanted: null,
-  considered: commit(1),
-  rejected: [],
-  doubt: null,
-  defaultBranch: null,
-  firstSeenAt: 0,
-}
 
 function patchAfter(end: RunEnd, change: Partial<RunEnding> = {}) {
   const outcome = { end, reason: null, detail: null, exitCode: null, signal: null }

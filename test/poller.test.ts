@@ -19,8 +19,8 @@ test('several instances of one remote and user are served by one listing', async
   const polls = await createPolls(t, {
     targets: ({ directory }) => [
       aTarget({ url: urls(directory) }),
-      aTarget({ name: 'dev', branch: 'dev', url: urls(directory) }),
-      aTarget({ name: 'head', branch: null, url: urls(directory) }),
+      aTarget({ name: 'dev', follows: { kind: 'branch', branch: 'dev' }, url: urls(directory) }),
+      aTarget({ name: 'head', follows: { kind: 'default' }, url: urls(directory) }),
       aTarget({ name: 'other', user: 'somebody', url: urls(directory) }),
     ],
   })
@@ -61,7 +61,7 @@ test('once takes up a commit whose last run failed, and targets with poll = "off
   })
   const origin = await originIn(polls.bench)
   const tip = sha(await git(origin.path, 'rev-parse', 'main'))
-  await polls.store.seen({ name: 'site', target: 'site', repo: 'acme/site' }, 1)
+  await polls.store.seen({ name: 'site', target: 'site', repo: 'acme/site', branch: null }, 1)
   await polls.store.remember('site', { considered: tip, state: 'broken' })
   await polls.poller.start()
   let seen = 0
@@ -73,7 +73,7 @@ test('once takes up a commit whose last run failed, and targets with poll = "off
   assert.deepEqual(await polls.store.unfinished(), [])
 
   const fresh = await createPolls(t, { targets: () => [aTarget({ url: origin.path, pollMs: null })] })
-  await fresh.store.seen({ name: 'site', target: 'site', repo: 'acme/site' }, 1)
+  await fresh.store.seen({ name: 'site', target: 'site', repo: 'acme/site', branch: null }, 1)
   await fresh.store.remember('site', { considered: tip })
   assert.deepEqual(await fresh.once(), ['site: up-to-date'])
   await fresh.store.remember('site', { state: 'broken' })
@@ -111,7 +111,10 @@ test('instances of a glob are polled once they were seen, and from a start on', 
   const tip = await git((await originIn(polls.bench)).path, 'rev-parse', 'main')
   await polls.poller.start()
   assert.deepEqual(await polls.once(), [])
-  const instance = await polls.store.seen({ name: 'site:acme/blog', target: 'site', repo: 'acme/blog' }, 1)
+  const instance = await polls.store.seen(
+    { name: 'site:acme/blog', target: 'site', repo: 'acme/blog', branch: null },
+    1,
+  )
   polls.poller.add(instance)
   const run = await until('a run', async () => (await polls.store.unfinished())[0])
   assert.deepEqual([run.target, run.announced, run.trigger], ['site:acme/blog', tip, 'poll'])
@@ -245,7 +248,7 @@ test('at most four listings of a host are under way at once', async (t) => {
     most = Math.max(most, now)
     for (let n = 0; n < 5; n += 1) await turn()
     now -= 1
-    return { head: null, branches: {} }
+    return { head: null, branches: {}, tags: {} }
   }
   const targets = () =>
     Array.from({ length: 20 }, (_, n) =>
@@ -272,7 +275,7 @@ test('a stop waits for the poll under way, and none follows', async (t) => {
   })
   await turn()
   assert.equal(isOver, false)
-  answer.resolve({ head: null, branches: { main: commit(1) } })
+  answer.resolve({ head: null, branches: { main: commit(1) }, tags: {} })
   await stopped
   await polls.store.close()
   assert.deepEqual(polls.events('poll went wrong'), [])

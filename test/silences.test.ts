@@ -61,7 +61,7 @@ test('a delivery before or after the poll, but within missed_after, is none miss
 test('a change that is older than this start is no missed webhook', async (t) => {
   const { polls, moveTo, missed } = await watched(t)
   await spoken(polls)
-  await polls.store.seen({ name: 'site', target: 'site', repo: 'acme/site' }, 1)
+  await polls.store.seen({ name: 'site', target: 'site', repo: 'acme/site', branch: null }, 1)
   await polls.store.remember('site', { deployed: { commit: commit(1), run: 1, at: 1 }, considered: commit(1) })
   await moveTo(2)
   await pass(t, 120_000, 1000)

@@ -9,8 +9,8 @@ import type { Config } from '../config/config.ts'
 import type { DataDir } from '../data-dir.ts'
 import { LandfallError, messageOf } from '../errors.ts'
 import { startListening } from '../listen.ts'
+import type { PollResult } from '../look.ts'
 import { type Instance, type Log, RUN_ENDS, type Run } from '../model.ts'
-import type { PollResult } from '../poller.ts'
 import type { Store } from '../stores/store.ts'
 import { streamLog } from './log-stream.ts'
 import { type TargetFacts, viewDelivery, viewRun, viewTarget } from './views.ts'
@@ -56,7 +56,7 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
 
   app.get('/targets', async ({ json }) => {
     const facts = await factsOfAll()
-    const instances = inFileOrder(await store.instances())
+    const instances = inFileOrder((await store.instances()).filter(({ retiredAt }) => retiredAt === null))
     return json({ items: instances.map((instance) => viewTarget(instance, facts(instance))), next: null })
   })
   app.get('/targets/:name', async ({ req, json }) => {

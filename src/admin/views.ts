@@ -49,7 +49,7 @@ export interface TargetFacts {
 }
 
 export function viewTarget(instance: Instance, facts: TargetFacts) {
-  const { name, target, repo, state, deployed, wanted, rejected } = instance
+  const { name, target, repo, state, deployed, wanted, rejected, filesAt } = instance
   return {
     name,
     target,
@@ -60,7 +60,7 @@ export function viewTarget(instance: Instance, facts: TargetFacts) {
     hold: null,
     deployed: deployed && { ...deployed, at: time(deployed.at) },
     wanted: wanted && { ...wanted, at: time(wanted.at) },
-    filesAt: null,
+    filesAt,
     rejected,
     running: facts.running,
     queued: facts.queued,

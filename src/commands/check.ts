@@ -3,7 +3,7 @@ import type { Config, Hook, Target } from '../config/config.ts'
 import { findConfig } from '../config/find.ts'
 import { readConfig } from '../config/read.ts'
 import { findByConvention, findNamed } from '../runs/scripts-dir.ts'
-import { addressOf, openScreen, type Screen, setting } from './print.ts'
+import { addressOf, followedBy, openScreen, type Screen, setting } from './print.ts'
 
 export interface CheckOptions {
   readonly configFlag: string | undefined
@@ -64,18 +64,26 @@ function printHook(screen: Screen, hook: Hook, { server, targets }: Config): voi
 }
 
 function printTarget(screen: Screen, target: Target, script: string): void {
-  const { name, repo, branch, hook, url, checkout, current, queue, lane, user, pollMs, timeoutMs } = target
+  const { name, repo, hook, url, current, queue, lane, user, pollMs, timeoutMs } = target
+  const laneText = queue === 'parallel' ? 'no lane' : `lane ${lane ?? `${hook ?? 'poll'}/${repo}`}`
   print(screen, `\ntarget ${name}`, [
-    ['repo', `${repo}, ${branch === null ? "the remote's default branch" : `branch ${branch}`}`],
+    ['repo', `${repo}, ${followedBy(target)}`],
     ['announced', hook === null ? 'by nobody: found by polling alone' : `by hook ${hook}`],
     ...(url === null ? [] : ([['from', url]] as const)),
     ['runs', `${script}, at most ${setting(timeoutMs)}`],
-    ['in', checkout === 'none' ? 'an empty directory (no checkout)' : 'a fresh release'],
+    ...(target.paths === null ? [] : ([['if', `one of these changed: ${target.paths.join(', ')}`]] as const)),
+    ['in', placeOf(target)],
     ...(current === null ? [] : ([['current', current]] as const)),
-    ['queue', `${queue}, lane ${lane ?? `${hook ?? ''}/${repo}`}`],
+    ['queue', `${queue}, ${laneText}`],
     ['user', user],
     ['poll', pollMs === null ? 'off' : `every ${setting(pollMs)}`],
   ])
+}
+
+function placeOf({ checkout, path, submodules, lfs }: Target): string {
+  const extras = [...(submodules === null ? [] : ['submodules']), ...(lfs ? ['LFS'] : [])]
+  const place = { none: 'an empty directory (no checkout)', release: 'a fresh release', inplace: path ?? '' }[checkout]
+  return extras.length === 0 ? place : `${place}, with ${extras.join(' and ')}`
 }
 
 interface Script {
@@ -95,6 +103,7 @@ async function scriptOf(
     target.onFailure,
     target.onSuccess,
     target.onRecovery,
+    target.onDelete,
   ]
   for (const name of named) {
     const found = name === null ? null : await findNamed(where, name)
@@ -111,12 +120,23 @@ async function scriptOf(
   }
 }
 
-function warningsOf({ user, run, checkout, pollMs, hook }: Target): readonly string[] {
+function warningsOf({
+  user,
+  run,
+  checkout,
+  pollMs,
+  hook,
+  account,
+  clean,
+  adopt,
+  path,
+  ...target
+}: Target): readonly string[] {
   const warnings: string[] = []
   if (user === 'root') warnings.push('user = "root": everything of it runs with all rights on this machine')
   if (run !== null) {
     warnings.push(
-      `run: the script comes from the repository and has landfall's own rights: who can push there can do here what ${user} can`,
+      `run: the script comes from the repository and has ${account === null ? "landfall's own rights" : `the rights of ${user}`}: who can push there can do here what ${user} can`,
     )
   }
   if (checkout === 'none') {
@@ -124,6 +144,11 @@ function warningsOf({ user, run, checkout, pollMs, hook }: Target): readonly str
       'checkout = "none": ref and commit are what the payload says; git is not asked whether they exist, and an old delivery can run again',
     )
   }
+  if (adopt) warnings.push(`adopt = true: what is in ${path} is taken over whatever it is; remove the line once it was`)
+  if (clean)
+    warnings.push(`clean = true: files in ${path} that the repository does not have are removed, save ignored ones`)
+  if (target.onDelete !== null && target.follows.kind !== 'branches')
+    warnings.push('on_delete: runs for a target that follows several branches only, each of which can be deleted')
   if (pollMs === null && hook === null) warnings.push('poll = "off" and no hook: only landfall once moves it')
   return warnings
 }

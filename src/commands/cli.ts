@@ -1,7 +1,8 @@
 /** The command line: which verbs there are, what they take, and which exit code an end has. */
 import { readFileSync } from 'node:fs'
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander'
-import { LATER, LATER_FORGES } from '../config/schema.ts'
+import { LATER_FORGES } from '../config/schema.ts'
+import { LATER } from '../config/words.ts'
 import { LandfallError } from '../errors.ts'
 import { FORGES, type ForgeName, RUN_ENDS } from '../model.ts'
 import {

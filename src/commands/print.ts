@@ -1,7 +1,7 @@
 /** How the verbs show things: tables and colour for people on a terminal, tab-separated lines for programs. */
 import { stripVTControlCharacters, styleText } from 'node:util'
 import Table from 'cli-table3'
-import type { Listen } from '../config/config.ts'
+import type { Listen, Target } from '../config/config.ts'
 import type { RunState } from '../model.ts'
 
 type Style = Parameters<typeof styleText>[0]
@@ -175,5 +175,19 @@ export function addressOf(listen: Listen): string {
       return `unix:${listen.path}`
     case 'systemd':
       return `systemd:${listen.name}`
+  }
+}
+
+/** What a target follows, in words: `branch main`, `tags v*`. */
+export function followedBy({ follows }: Target): string {
+  switch (follows.kind) {
+    case 'default':
+      return "the remote's default branch"
+    case 'branch':
+      return `branch ${follows.branch}`
+    case 'branches':
+      return `branches ${follows.patterns.join(', ')}, an instance each`
+    case 'tags':
+      return `tags ${follows.patterns.join(', ')}, ${follows.order === 'version' ? 'the highest version' : 'the newest'}`
   }
 }

@@ -8,11 +8,12 @@ import type { Config, Hook, Listen, Target } from '../config/config.ts'
 import { findConfig } from '../config/find.ts'
 import { quoted } from '../config/grammar.ts'
 import { readConfig } from '../config/read.ts'
-import { didYouMean } from '../config/schema.ts'
+import { didYouMean } from '../config/words.ts'
 import { LandfallError, messageOf, systemCode } from '../errors.ts'
 import { FORGE } from '../forges/index.ts'
 import { createGit } from '../git/git.ts'
 import { createMirrors } from '../git/mirror.ts'
+import { branchOf, tagOf } from '../instances.ts'
 import { type Effect, isRef, isRepository, type OutgoingDelivery, parseSha, type Sha } from '../model.ts'
 import { openRemotes } from '../remotes.ts'
 import { exchange } from './client.ts'
@@ -118,21 +119,34 @@ interface Tip {
 }
 const NO_TIP: Tip = { ref: 'refs/heads/main', commit: null }
 
+/** The branch that a target names outright; null where it follows the default one, several, or tags. */
+function branchNamedBy(target: Target | undefined): string | null {
+  return target?.follows.kind === 'branch' ? target.follows.branch : null
+}
+
 async function tipFor(options: SendOptions, repo: string, target: Target | undefined, config: Config): Promise<Tip> {
   const ref = options.ref === undefined ? null : fullRef(options.ref)
   if (options.commit !== undefined) {
     const commit = parseSha(options.commit)
     if (commit === null)
       throw new LandfallError('usage', `--commit: "${options.commit}" is no full commit id (40 or 64 hex digits)`)
-    return { ref: ref ?? `refs/heads/${target?.branch ?? 'main'}`, commit }
+    return { ref: ref ?? `refs/heads/${branchNamedBy(target) ?? 'main'}`, commit }
   }
   const mend = 'say which commit to announce, with --commit'
   if (target === undefined) throw new LandfallError('usage', `no target of the hook follows ${repo}: ${mend}`)
-  const branch = ref === null ? target.branch : ref.replace(/^refs\/heads\//, '')
-  if (ref !== null && !ref.startsWith('refs/heads/')) throw new LandfallError('usage', `${ref} is no branch: ${mend}`)
+  const branch = ref === null ? branchNamedBy(target) : branchOf(ref)
+  const tag = tagOf(ref)
+  if (ref !== null && branch === null && tag === null) throw new LandfallError('usage', `${ref} is no branch: ${mend}`)
+  if (target.follows.kind === 'tags' && ref === null)
+    throw new LandfallError('usage', `${target.name} follows tags: say which one, with --ref refs/tags/…`)
   const refs = await askRemote(target, repo, branch, config).catch((cause: unknown) => {
     throw new LandfallError('remote', `${messageOf(cause)}\nThe tip of ${repo} is not known, so ${mend}`, { cause })
   })
+  if (ref !== null && tag !== null) {
+    const found = refs.tags[tag]
+    if (found === undefined) throw new LandfallError('remote', `${repo} has no tag ${tag} on the remote: ${mend}`)
+    return { ref, commit: found.object }
+  }
   const name = branch ?? refs.head?.branch
   const commit =
     name === undefined ? undefined : (refs.branches[name] ?? (branch === null ? refs.head?.tip : undefined))
@@ -163,6 +177,7 @@ async function askRemote(target: Target, repo: string, branch: string | null, co
     return await mirrors.listRefs({
       remote: remotes.of(target, repo),
       branches,
+      tags: true,
       timeoutMs: Math.min(ASK_MS, target.fetchTimeoutMs),
     })
   } finally {

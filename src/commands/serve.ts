@@ -1,11 +1,11 @@
 import { EventEmitter, on } from 'node:events'
 import { type Agent, startAgent } from '../agent.ts'
-import type { Config, Target } from '../config/config.ts'
+import type { Config } from '../config/config.ts'
 import { findConfig } from '../config/find.ts'
 import { readConfig } from '../config/read.ts'
 import { createLog } from '../log.ts'
 import type { Log } from '../model.ts'
-import { setting } from './print.ts'
+import { followedBy, setting } from './print.ts'
 
 export interface ServeOptions {
   readonly configFlag: string | undefined
@@ -39,16 +39,12 @@ function sayWhatIsServed(config: Config, agent: Agent, log: Log): void {
     log.info('target', {
       target: name,
       repo,
-      branch: branchOf(target),
+      follows: followedBy(target),
       hook,
       queue,
       poll: pollMs === null ? 'off' : setting(pollMs),
     })
   }
-}
-
-function branchOf({ branch }: Target): string {
-  return branch ?? "the remote's default"
 }
 
 /** The signals that end a process, one after the other, from now on: none is lost while an agent is still starting. */

@@ -27,7 +27,10 @@ async function showAll(client: Client, screen: Screen, json: boolean): Promise<v
   }
   if (screen.isTerminal) printTable(screen, ['TARGET', 'STATE', 'DEPLOYED', 'NEXT', 'LAST RUN'], rows(screen, targets))
   else printTable(screen, [], targets.items.map(plainRow))
-  if (screen.isTerminal) for (const view of targets.items) for (const note of notesOf(screen, view)) screen.line(note)
+  if (!screen.isTerminal) return
+  // Instances of one repository share its hook: what is to be said of it is said once.
+  const pairs = new Map(targets.items.toReversed().map((view) => [`${view.hook} ${view.repo}`, view]))
+  for (const view of [...pairs.values()].toReversed()) for (const note of notesOf(screen, view)) screen.line(note)
 }
 
 function rows(screen: Screen, { items }: Listed<TargetView>): readonly string[][] {
@@ -97,7 +100,7 @@ const SILENT = [
 async function showOne(client: Client, screen: Screen, target: string, json: boolean): Promise<void> {
   const view = await client.get<TargetView>(`targets/${encodeURIComponent(target)}`)
   if (json) return printJson(screen, view)
-  const { name, repo, hook, deployed, wanted, rejected, queued, running, lastRun } = view
+  const { name, repo, hook, deployed, wanted, rejected, filesAt, queued, running, lastRun } = view
   if (screen.isTerminal) screen.line(`${screen.paint('bold', name)}  ${instanceState(screen, view)}`)
   const last =
     lastRun === null ? null : `${lastRunOf(screen, view)} ${when(screen, lastRun.finishedAt ?? lastRun.queuedAt)}`
@@ -115,6 +118,7 @@ async function showOne(client: Client, screen: Screen, target: string, json: boo
       'wanted',
       wanted && wanted.commit !== deployed?.commit ? `${wanted.commit} since ${when(screen, wanted.at)}` : null,
     ],
+    ['files at', filesAt === null || filesAt === deployed?.commit ? null : filesAt],
     ['rejected', rejected.length === 0 ? null : rejected.map(commitOf).join(', ')],
     ['running', running === null ? null : `run ${running}`],
     ['queued', queued === 0 ? null : String(queued)],

@@ -4,10 +4,17 @@ import { readFile } from 'node:fs/promises'
 import { userInfo } from 'node:os'
 import { promisify } from 'node:util'
 
-/** The account that this process runs as. */
+/** An account by its name and number. */
 export interface Account {
   readonly uid: number
   readonly name: string
+}
+
+/** An account that processes can become. */
+export interface LoginAccount extends Account {
+  readonly gid: number
+  readonly home: string
+  readonly shell: string
 }
 
 /** The effective account. A container may run as a number that has no name: then the number is the name. */
@@ -20,9 +27,11 @@ export function ownAccount(): Account {
   }
 }
 
-export async function accountNamed(name: string): Promise<Account | null> {
+export async function accountNamed(name: string): Promise<LoginAccount | null> {
   const fields = await lookUp('passwd', name)
-  return fields === null ? null : { uid: Number(fields[2]), name }
+  if (fields === null) return null
+  const [, , uid, gid, , home = '/', shell = ''] = fields
+  return { name, uid: Number(uid), gid: Number(gid), home: home || '/', shell: shell || '/bin/sh' }
 }
 
 /** The account's name, or its number where it has none. */

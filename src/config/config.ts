@@ -1,5 +1,7 @@
 /** What `landfall.toml` amounts to: parsed, checked and frozen. Every path is absolute. */
-import type { ForgeName } from '../model.ts'
+import type { ForgeName, QueuePolicy } from '../model.ts'
+import type { Submodules, TagOrder } from '../work.ts'
+import type { LoginAccount } from './accounts.ts'
 
 export type Listen =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
@@ -22,6 +24,15 @@ export interface Hook {
   readonly missedAfterMs: number
 }
 
+/** Which refs of the remote a target follows. Patterns are as written; one that begins with `!` excludes. */
+export type Follows =
+  /** The remote's default branch. */
+  | { readonly kind: 'default' }
+  | { readonly kind: 'branch'; readonly branch: string }
+  /** One instance a branch. */
+  | { readonly kind: 'branches'; readonly patterns: readonly string[] }
+  | { readonly kind: 'tags'; readonly patterns: readonly string[]; readonly order: TagOrder }
+
 export interface Target {
   readonly name: string
   /** A full name, or a glob. */
@@ -31,22 +42,35 @@ export interface Target {
   readonly hook: string | null
   /** Null: from the hook's `clone`. */
   readonly url: string | null
-  /** Short name; null follows the remote's default branch. */
-  readonly branch: string | null
+  /** Other names of the repository; compared case-insensitively. */
+  readonly aliases: readonly string[]
+  readonly follows: Follows
   readonly events: readonly string[]
+  /** A run is made only where one of these files changed; null: always. */
+  readonly paths: readonly string[] | null
   /** A name in the scripts directory; null looks by convention. */
   readonly script: string | null
   readonly run: readonly [string, ...string[]] | null
-  readonly checkout: 'release' | 'none'
+  readonly checkout: 'release' | 'inplace' | 'none'
+  /** Absolute. Like `path`, `lane` and the values of `env` it may hold `{branch}`: see `targetOf`. */
   readonly current: string | null
   /** An argv, or a name in the scripts directory. */
   readonly activate: { readonly argv: readonly [string, ...string[]] } | { readonly script: string } | null
   readonly keepReleases: number
-  readonly queue: 'sequential' | 'evict'
+  /** The working tree of `inplace`, absolute; null for the other checkouts. */
+  readonly path: string | null
+  readonly clean: boolean
+  readonly adopt: boolean
+  readonly restoreOnFailure: boolean
+  readonly submodules: Submodules
+  readonly lfs: boolean
+  readonly queue: QueuePolicy
   /** Null: `<hook>/<repository>`. */
   readonly lane: string | null
-  /** The account that everything of this target runs as; for now the one landfall itself runs as. */
+  /** The account that everything of this target runs as. */
   readonly user: string
+  /** The same with what it takes to become it; null where landfall itself runs as it. */
+  readonly account: LoginAccount | null
   readonly env: Readonly<Record<string, string>>
   /** Values of `env` that came from a secret source: blotted out in logs. */
   readonly masked: readonly string[]
@@ -61,6 +85,7 @@ export interface Target {
   readonly onFailure: string | null
   readonly onSuccess: string | null
   readonly onRecovery: string | null
+  readonly onDelete: string | null
   readonly maxLogBytes: number
 }
 

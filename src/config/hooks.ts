@@ -6,8 +6,9 @@ import type { Hook } from './config.ts'
 import type { Path, Problems } from './document.ts'
 import { isRelativePath, quoted, wrongSigningSecret } from './grammar.ts'
 import type { Checked } from './keys.ts'
-import { didYouMean, forge, type HookSettings, isName, LATER } from './schema.ts'
+import { forge, type HookSettings, isName } from './schema.ts'
 import type { ReadSecret } from './secrets.ts'
+import { didYouMean, LATER } from './words.ts'
 
 export interface HookParts {
   readonly checked: Checked

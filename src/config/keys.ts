@@ -2,6 +2,7 @@
 import type * as z from 'zod'
 import type { Document, Path, Problems } from './document.ts'
 import { landfallToml, type Settings } from './schema.ts'
+import type { TargetSettings } from './target-keys.ts'
 
 type Issue = z.core.$ZodIssue
 type Table = Record<string, unknown>
@@ -114,21 +115,44 @@ function remove(raw: Table, path: Path): void {
 }
 
 /** A target's own word on one of these leaves no room for the default of the other. */
-const RIVALS: Readonly<Record<string, string>> = { script: 'run', run: 'script' }
-/** What only a release has; a default of it means nothing to a target with another checkout. */
-export const OF_RELEASES = ['current', 'activate', 'keep_releases'] as const
+const RIVALS: Readonly<Record<string, readonly string[]>> = {
+  script: ['run'],
+  run: ['script'],
+  branches: ['tags', 'tag_order'],
+  tags: ['branches'],
+}
+type Checkout = TargetSettings['checkout']
+/** What only some checkouts have; a default of it means nothing to a target with another one. */
+const OF_CHECKOUT: Readonly<Partial<Record<keyof TargetSettings, readonly Checkout[]>>> = {
+  current: ['release'],
+  activate: ['release'],
+  keep_releases: ['release'],
+  path: ['inplace'],
+  clean: ['inplace'],
+  adopt: ['inplace'],
+  restore_on_failure: ['inplace'],
+  paths: ['release', 'inplace'],
+  submodules: ['release', 'inplace'],
+  lfs: ['release', 'inplace'],
+}
+
+/** The keys that a target with this checkout has no use for. */
+export function wordsOfOthers(checkout: unknown): readonly (keyof typeof OF_CHECKOUT)[] {
+  const words = Object.keys(OF_CHECKOUT) as (keyof typeof OF_CHECKOUT)[]
+  return words.filter((word) => !OF_CHECKOUT[word]?.some((owner) => owner === checkout))
+}
 
 function pourDefaults(raw: Table): void {
   const targets = isTable(raw['target']) ? raw['target'] : {}
   const defaults = isTable(raw['defaults']) ? raw['defaults'] : {}
   for (const [name, own] of Object.entries(targets)) {
     if (!isTable(own)) continue
+    const checkout = own['checkout'] ?? defaults['checkout'] ?? ('path' in own ? 'inplace' : 'release')
+    const useless: readonly string[] = wordsOfOthers(checkout)
     const fitting = Object.entries(defaults).filter(
-      ([key]) =>
-        !(RIVALS[key] !== undefined && RIVALS[key] in own) &&
-        !(own['checkout'] === 'none' && OF_RELEASES.some((word) => word === key)),
+      ([key]) => !RIVALS[key]?.some((rival) => rival in own) && !useless.includes(key),
     )
-    targets[name] = { ...Object.fromEntries(fitting), ...own }
+    targets[name] = { ...Object.fromEntries(fitting), checkout, ...own }
   }
 }
 

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path'
 import { systemCode } from '../errors.ts'
 import type { Path, Problems } from './document.ts'
 import { unsafe } from './ownership.ts'
-import type { Source } from './schema.ts'
+import type { Source } from './words.ts'
 
 export interface SecretParts {
   /** `.env` and the process environment, already merged. */

@@ -1,13 +1,15 @@
 /** `[target.*]`: from settings to targets, and what two keys say against each other. */
 import { relative, resolve } from 'node:path'
 import { type Account, accountNamed } from './accounts.ts'
-import type { Target } from './config.ts'
+import type { Follows, Target } from './config.ts'
 import type { Path, Problems } from './document.ts'
 import { isGlob, isRelativePath, quoted } from './grammar.ts'
 import { wrongName } from './hooks.ts'
-import { type Checked, OF_RELEASES } from './keys.ts'
-import { didYouMean, isName, LATER, type TargetSettings } from './schema.ts'
+import { type Checked, wordsOfOthers } from './keys.ts'
+import { isName } from './schema.ts'
 import type { ReadSecret } from './secrets.ts'
+import type { TargetSettings } from './target-keys.ts'
+import { didYouMean } from './words.ts'
 
 export interface TargetParts {
   readonly checked: Checked
@@ -36,7 +38,7 @@ export async function readTargets(parts: TargetParts): Promise<readonly Target[]
     const key = (word: string) => parts.checked.writtenAt(['target', name, word])
     targets.push(await readTarget({ ...parts, name, settings, key }))
   }
-  oneCurrentEach(targets, parts)
+  onePlaceEach(targets, parts)
   return targets
 }
 
@@ -53,17 +55,25 @@ async function readTarget(reading: Reading): Promise<Target> {
     hook,
     url:
       settings.url !== undefined && isRelativePath(settings.url) ? resolve(base, settings.url) : (settings.url ?? null),
-    branch: settings.branches ?? null,
+    aliases: settings.aliases,
+    follows: followsOf(settings),
     events: settings.events,
+    paths: settings.paths ?? null,
     script: settings.script ?? null,
     run: settings.run === undefined ? null : argvOf(settings.run),
     checkout,
-    current: currentOf(reading),
+    current: placeOf(reading, 'current'),
     activate: activateOf(settings),
     keepReleases: settings.keep_releases,
+    path: placeOf(reading, 'path'),
+    clean: settings.clean,
+    adopt: settings.adopt,
+    restoreOnFailure: settings.restore_on_failure,
+    submodules: submodulesOf(settings),
+    lfs: settings.lfs,
     queue: settings.queue,
     lane: settings.lane ?? null,
-    user: await userOf(reading),
+    ...(await userOf(reading)),
     ...(await environmentOf(reading)),
     passEnv: settings.pass_env,
     timeoutMs: settings.timeout,
@@ -75,6 +85,7 @@ async function readTarget(reading: Reading): Promise<Target> {
     onFailure: settings.on_failure ?? null,
     onSuccess: settings.on_success ?? null,
     onRecovery: settings.on_recovery ?? null,
+    onDelete: settings.on_delete ?? null,
     maxLogBytes: settings.max_log,
   }
 }
@@ -103,33 +114,102 @@ function namesOf(names: readonly string[]): string {
   return names.length === 0 ? 'none' : names.map(quoted).join(', ')
 }
 
-function contradictions({ name, settings, key, checked, problems }: Reading): void {
+function contradictions(reading: Reading): void {
+  const { name, settings, key, checked, problems } = reading
   if (settings.repo === undefined && !checked.isFaulty(key('repo')))
     problems.add(['target', name], 'names no repository: write repo = "owner/name"')
   if (settings.script !== undefined && settings.run !== undefined)
     problems.add(key('run'), 'says what to run, and so does script: keep one of them')
-  const isGlobbed = settings.repo !== undefined && isGlob(settings.repo)
-  if (isGlobbed && settings.url !== undefined)
-    problems.add(
-      key('url'),
-      'is one place, but repo is a pattern of many: let the hook\'s clone = "…{repo}…" say where',
-    )
-  if (isGlobbed && settings.current !== undefined)
-    problems.add(key('current'), 'is one link, but repo is a pattern of many repositories')
-  for (const word of settings.checkout === 'none' ? OF_RELEASES : []) {
+  if (settings.branches !== undefined && settings.tags !== undefined)
+    problems.add(key('tags'), 'says what to follow, and so does branches: keep one of them')
+  if (settings.tags === undefined && checked.isGiven(['target', name, 'tag_order']))
+    problems.add(key('tag_order'), 'is for tags = "…", and the target follows a branch')
+  for (const word of wordsOfOthers(settings.checkout)) {
     if (checked.isGiven(['target', name, word]))
-      problems.add(key(word), 'is for checkout = "release", but checkout is "none"')
+      problems.add(key(word), `is for checkout = ${ownersOf(word)}, but checkout is ${quoted(settings.checkout)}`)
+  }
+  if (settings.checkout === 'inplace' && settings.path === undefined && !checked.isFaulty(key('path')))
+    problems.add(['target', name], 'has checkout = "inplace" and no path: write path = "/where/the/working/tree/is"')
+  parallelFits(reading)
+  onePlaceForMany(reading)
+  branchIsKnown(reading)
+}
+
+/** Runs at the same time share nothing that only one can have. */
+function parallelFits({ name, settings, key, checked, problems }: Reading): void {
+  if (settings.queue !== 'parallel') return
+  const because = 'runs at the same time would'
+  if (settings.checkout === 'inplace')
+    problems.add(key('queue'), `${because} share the working tree: "parallel" is for checkout = "release" or "none"`)
+  if (settings.current !== undefined)
+    problems.add(key('queue'), `${because} fight over current: "parallel" is for targets without current`)
+  if (checked.isGiven(['target', name, 'lane']))
+    problems.add(key('lane'), 'makes runs wait for each other, and queue = "parallel" says that they do not')
+}
+
+function onePlaceForMany({ settings, key, problems }: Reading): void {
+  if (settings.repo !== undefined && isGlob(settings.repo)) {
+    if (settings.url !== undefined)
+      problems.add(
+        key('url'),
+        'is one place, but repo is a pattern of many: let the hook\'s clone = "…{repo}…" say where',
+      )
+    for (const word of ['current', 'path'] as const) {
+      if (settings[word] !== undefined)
+        problems.add(key(word), `is one place, but repo is a pattern of many repositories`)
+    }
+  }
+  if (followsOf(settings).kind !== 'branches') return
+  for (const word of ['current', 'path'] as const) {
+    if (settings[word] !== undefined && !settings[word].includes('{branch}'))
+      problems.add(
+        key(word),
+        'is one place, but branches are many, each with an instance of its own: put {branch} into it',
+      )
   }
 }
 
-/** Not inside data_dir, which is landfall's alone, nor around it: the link would be switched away with everything in it. */
-function currentOf({ settings, key, base, dataDir, problems }: Reading): string | null {
-  if (settings.current === undefined) return null
-  const current = resolve(base, settings.current)
-  if (isWithin(dataDir, current))
-    problems.add(key('current'), `is inside data_dir (${dataDir}), which is landfall's alone`)
-  else if (isWithin(current, dataDir)) problems.add(key('current'), `would replace data_dir (${dataDir}) by a link`)
-  return current
+/** `{branch}` needs a branch whose name the file tells. */
+function branchIsKnown({ settings, key, problems }: Reading): void {
+  const { kind } = followsOf(settings)
+  if (kind === 'branch' || kind === 'branches') return
+  const what = kind === 'tags' ? 'tags' : "the remote's default branch, whatever its name"
+  const wrong = `has {branch} in it, but the target follows ${what}: say branches = "…"`
+  for (const word of ['current', 'path', 'lane'] as const) {
+    if (settings[word]?.includes('{branch}')) problems.add(key(word), wrong)
+  }
+  for (const [variable, value] of Object.entries(settings.env)) {
+    if (typeof value === 'string' && value.includes('{branch}')) problems.add([...key('env'), variable], wrong)
+  }
+}
+
+function ownersOf(word: string): string {
+  const owners = (['release', 'inplace', 'none'] as const).filter(
+    (checkout) => !wordsOfOthers(checkout).some((other) => other === word),
+  )
+  return owners.map(quoted).join(' or ')
+}
+
+function followsOf({ branches, tags, tag_order: order }: TargetSettings): Follows {
+  if (tags !== undefined) return { kind: 'tags', patterns: typeof tags === 'string' ? [tags] : tags, order }
+  if (branches === undefined) return { kind: 'default' }
+  if (typeof branches === 'string' && !isGlob(branches)) return { kind: 'branch', branch: branches }
+  return { kind: 'branches', patterns: typeof branches === 'string' ? [branches] : branches }
+}
+
+function submodulesOf({ submodules }: TargetSettings): Target['submodules'] {
+  if (submodules === false) return null
+  return { hosts: submodules === true ? [] : submodules }
+}
+
+/** Not inside data_dir, which is landfall's alone, nor around it: it would be switched away, or reset, with everything in it. */
+function placeOf({ settings, key, base, dataDir, problems }: Reading, word: 'current' | 'path'): string | null {
+  const written = settings[word]
+  if (written === undefined) return null
+  const place = resolve(base, written)
+  if (isWithin(dataDir, place)) problems.add(key(word), `is inside data_dir (${dataDir}), which is landfall's alone`)
+  else if (isWithin(place, dataDir)) problems.add(key(word), `has data_dir (${dataDir}) inside it`)
+  return place
 }
 
 function isWithin(directory: string, path: string): boolean {
@@ -137,14 +217,17 @@ function isWithin(directory: string, path: string): boolean {
   return way !== '..' && !way.startsWith('../')
 }
 
-function oneCurrentEach(targets: readonly Target[], { checked, problems }: TargetParts): void {
+/** One link, or one working tree, is one target's. */
+function onePlaceEach(targets: readonly Target[], { checked, problems }: TargetParts): void {
   const owners = new Map<string, string>()
-  for (const { name, current } of targets) {
-    if (current === null) continue
-    const owner = owners.get(current)
-    if (owner === undefined) owners.set(current, name)
-    else
-      problems.add(checked.writtenAt(['target', name, 'current']), `is also the current of the target ${quoted(owner)}`)
+  for (const target of targets) {
+    for (const word of ['current', 'path'] as const) {
+      const place = target[word]
+      if (place === null) continue
+      const owner = owners.get(place)
+      if (owner === undefined) owners.set(place, `${word} of the target ${quoted(target.name)}`)
+      else problems.add(checked.writtenAt(['target', target.name, word]), `is also the ${owner}`)
+    }
   }
 }
 
@@ -163,23 +246,31 @@ function pollOf({ poll, checkout }: TargetSettings): number | null {
   return poll ?? (checkout === 'none' ? null : DEFAULT_POLL_MS)
 }
 
-async function userOf({ name, settings, key, runsAs, account, checked, problems }: Reading): Promise<string> {
+async function userOf(reading: Reading): Promise<Pick<Target, 'user' | 'account'>> {
+  const { name, settings, key, runsAs, account: own, checked, problems } = reading
   const { user } = settings
-  if (runsAs === null) return user ?? account.name
+  if (runsAs === null) return { user: user ?? own.name, account: null }
   if (user === undefined) {
     if (runsAs.uid === 0 && !checked.isFaulty(key('user')))
       problems.add(
         ['target', name],
         'says no user: landfall was started as root, so each target must say the account it runs as; write user = "root" here or in [defaults] if root is meant',
       )
-    return runsAs.name
+    return { user: runsAs.name, account: null }
   }
-  if (user === runsAs.name) return user
-  const other = await accountNamed(user)
-  if (other === null) problems.add(key('user'), `there is no account ${quoted(user)} on this machine`)
-  else if (other.uid !== runsAs.uid)
-    problems.add(key('user'), `another account than ${quoted(runsAs.name)}, which runs landfall, is ${LATER}`)
-  return user
+  if (user === runsAs.name) return { user, account: null }
+  const account = await accountNamed(user)
+  if (account === null) {
+    problems.add(key('user'), `there is no account ${quoted(user)} on this machine`)
+    return { user, account: null }
+  }
+  if (account.uid === runsAs.uid) return { user, account: null }
+  if (runsAs.uid !== 0)
+    problems.add(
+      key('user'),
+      `is another account than ${quoted(runsAs.name)}, which runs landfall: only root can switch users, so start landfall as root`,
+    )
+  return { user, account }
 }
 
 /** The variables, and the values among them that came from a source and must not appear in logs. */

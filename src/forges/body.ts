@@ -87,6 +87,12 @@ export function readRepository(payload: Payload, ...path: readonly string[]): st
   return isRepository(name) ? name : misread(path.join('.'), name, 'a repository name')
 }
 
+/** The forge's number for the repository, or null: it only helps to notice a new name. */
+export function readRepositoryId(payload: Payload, ...path: readonly string[]): number | null {
+  const id = field(payload, ...path)
+  return typeof id === 'number' && Number.isSafeInteger(id) && id > 0 ? id : null
+}
+
 /** The short name of the default branch, or null: a hint is not worth an error. */
 export function readDefaultBranch(payload: Payload, ...path: readonly string[]): string | null {
   const branch = field(payload, ...path)

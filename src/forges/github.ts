@@ -12,6 +12,7 @@ import {
   readDefaultBranch,
   readGuid,
   readRepository,
+  readRepositoryId,
   textOf,
   UNAUTHENTIC,
   UNSUPPORTED_TYPE,
@@ -81,6 +82,7 @@ function read(headers: ForgeRequest['headers'], text: string | null, isForm: boo
     event,
     forgeEvent,
     repo,
+    repoId: readRepositoryId(payload, 'repository', 'id'),
     changes: [],
     defaultBranch: readDefaultBranch(payload, 'repository', 'default_branch'),
     payload: isForm ? text : null,
@@ -140,9 +142,10 @@ function payloadOf(delivery: OutgoingDelivery): Payload {
   }
 }
 
-function repositoryOf({ repo, cloneUrl, defaultBranch }: OutgoingDelivery) {
+function repositoryOf({ repo, repoId, cloneUrl, defaultBranch }: OutgoingDelivery) {
   const slash = repo.lastIndexOf('/')
   return {
+    ...(repoId === undefined ? {} : { id: repoId }),
     name: repo.slice(slash + 1),
     full_name: repo,
     owner: { login: repo.slice(0, slash), name: repo.slice(0, slash) },

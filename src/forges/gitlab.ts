@@ -13,6 +13,7 @@ import {
   readDefaultBranch,
   readGuid,
   readRepository,
+  readRepositoryId,
   sameBytes,
   textOf,
   UNAUTHENTIC,
@@ -110,6 +111,7 @@ function read({ headers, body }: ForgeRequest, type: 'json' | 'form'): Accepted 
     event,
     forgeEvent,
     repo,
+    repoId: readRepositoryId(payload, 'project', 'id') ?? readRepositoryId(payload, 'project_id'),
     changes: [],
     defaultBranch: readDefaultBranch(payload, 'project', 'default_branch'),
     payload: null,
@@ -194,9 +196,10 @@ function payloadOf(delivery: OutgoingDelivery): Payload {
   }
 }
 
-function projectOf({ repo, cloneUrl, defaultBranch }: OutgoingDelivery): Payload {
+function projectOf({ repo, repoId, cloneUrl, defaultBranch }: OutgoingDelivery): Payload {
   const slash = repo.lastIndexOf('/')
   return {
+    ...(repoId === undefined ? {} : { id: repoId }),
     name: repo.slice(slash + 1),
     namespace: repo.slice(0, slash),
     path_with_namespace: repo,

@@ -2,7 +2,7 @@
 import { join, resolve } from 'node:path'
 import { hasCode, LandfallError, messageOf } from '../errors.ts'
 import { isRef, type Log, parseSha, type Sha } from '../model.ts'
-import type { Fetched, FetchOrder, Relation, Remote, RemoteRefs, Work } from '../work.ts'
+import type { Fetched, FetchOrder, ListRefsOrder, Relation, Remote, RemoteRefs, Work } from '../work.ts'
 import { type GitSession, isShortOfResources, type OpenGit, redact } from './git.ts'
 import { createLocks } from './locks.ts'
 import {
@@ -28,7 +28,8 @@ const PIN_MS = 60_000
 
 const BROKEN_PACK = 'has a broken pack'
 
-export interface Mirrors extends Pick<Work, 'listRefs' | 'fetch' | 'pin' | 'tidy'> {
+export interface Mirrors
+  extends Pick<Work, 'listRefs' | 'fetch' | 'chooseTag' | 'relation' | 'touches' | 'pin' | 'tidy'> {
   /** Runs `use` while nobody else uses the mirror. What a dead git left there is cleared away before. */
   exclusively<T>(remote: Remote, signal: AbortSignal | undefined, use: () => Promise<T>): Promise<T>
   /** True where the mirror's history has holes, after a failure that does not explain itself. */
@@ -63,7 +64,7 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
 
   async function remake(remote: Remote, session: GitSession): Promise<void> {
     log.warn('mirror-remade', { mirror: remote.mirror, url: redact(remote.url) })
-    const refs = await askRemote(remote, await knownBranches(remote.mirror), session)
+    const refs = await askRemote({ remote, branches: await knownBranches(remote.mirror), tags: false }, session)
     const [sample] = refs.head ? [refs.head.tip] : Object.values(refs.branches)
     if (sample === undefined) throw new LandfallError('git', `${redact(remote.url)} has no commits to clone`)
     await makeMirror(remote.mirror, formatOf(sample))
@@ -76,14 +77,27 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
     isBroken,
     remake,
 
-    async listRefs({ remote, branches, timeoutMs }, signal) {
+    async listRefs({ remote, branches, tags, timeoutMs }, signal) {
       const session = openGit({ remote, doing: 'asking', env: {}, timeoutMs, signal })
-      return await askRemote(remote, branches, session)
+      return await askRemote({ remote, branches, tags }, session)
+    },
+
+    async chooseTag() {
+      throw new LandfallError('git', 'tags are not followed yet')
+    },
+
+    async relation({ remote, commit, base, timeoutMs }, signal) {
+      const session = openGit({ remote, doing: 'comparing commits of', env: {}, timeoutMs, signal })
+      return await relationOf(commit, base, remote.mirror, session)
+    },
+
+    async touches() {
+      throw new LandfallError('git', 'paths are not compared yet')
     },
 
     async fetch(order, signal) {
-      const { remote, branch, env, timeoutMs } = order
-      if (branch !== null) headOf(branch)
+      const { remote, wanted, env, timeoutMs } = order
+      if (wanted.kind === 'branch') headOf(wanted.branch)
       return await exclusively(remote, signal, async () => {
         const session = openGit({ remote, doing: 'fetching', env, timeoutMs, signal })
         try {
@@ -132,10 +146,10 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
 
 async function fetchAndCompare(order: FetchOrder, session: GitSession): Promise<Fetched> {
   const { remote, announced, deployed, pinnedAs } = order
-  const { branch, tip } = await fetchTip(order, session)
+  const { ref, tip } = await fetchTip(order, session)
   if (tip === null) {
     const unknown = { tipToDeployed: 'unknown', announcedInTip: 'missing', announcedToDeployed: 'unknown' } as const
-    return { branch, tip, ...unknown, commands: session.commands }
+    return { ref, tip, ...unknown, commands: session.commands }
   }
   const { mirror } = remote
   const [tipToDeployed, announcedInTip] = await Promise.all([
@@ -146,24 +160,26 @@ async function fetchAndCompare(order: FetchOrder, session: GitSession): Promise<
   // A commit beside the tip's history is not pinned: without a ref until now, its own history may have holes.
   const found = announced && announcedInTip === 'yes' ? [['announced', announced] as const] : []
   await addPins(mirror, pinnedAs, new Map([['tip', tip], ...found]))
-  return { branch, tip, tipToDeployed, announcedInTip, announcedToDeployed, commands: session.commands }
+  return { ref, tip, tipToDeployed, announcedInTip, announcedToDeployed, commands: session.commands }
 }
 
 /** Brings the branch (null: the default one) into the mirror, which it makes where there is no sound one. */
 async function fetchTip(
-  { remote, branch: wanted }: FetchOrder,
+  { remote, wanted }: FetchOrder,
   session: GitSession,
-): Promise<{ readonly branch: string | null; readonly tip: Sha | null }> {
+): Promise<{ readonly ref: string | null; readonly tip: Sha | null }> {
   const format = await mirrorFormat(remote.mirror)
-  if (wanted !== null && format !== null) {
-    return { branch: wanted, tip: await fetchBranches(remote, [wanted], session) }
+  const named = wanted.kind === 'branch' ? wanted.branch : null
+  if (named !== null && format !== null) {
+    return { ref: headOf(named), tip: await fetchBranches(remote, [named], session) }
   }
-  const refs = await askRemote(remote, wanted === null ? [] : [wanted], session)
-  const branch = wanted ?? refs.head?.branch ?? null
-  const seen = wanted === null ? refs.head?.tip : refs.branches[wanted]
-  if (branch === null || seen === undefined) return { branch, tip: null }
+  const refs = await askRemote({ remote, branches: named === null ? [] : [named], tags: false }, session)
+  const branch = named ?? refs.head?.branch ?? null
+  const seen = named === null ? refs.head?.tip : refs.branches[named]
+  const ref = branch === null ? null : headOf(branch)
+  if (branch === null || seen === undefined) return { ref, tip: null }
   if (format === null) await makeMirror(remote.mirror, formatOf(seen))
-  return { branch, tip: await fetchBranches(remote, [branch], session) }
+  return { ref, tip: await fetchBranches(remote, [branch], session) }
 }
 
 /** Fetches `branches`, all of which the remote should have. Resolves to the first one's tip, null where one is gone. */
@@ -186,23 +202,35 @@ async function fetchBranches(remote: Remote, branches: readonly string[], sessio
   return tip
 }
 
-async function askRemote(remote: Remote, branches: readonly string[], session: GitSession): Promise<RemoteRefs> {
+async function askRemote(
+  { remote, branches, tags }: Pick<ListRefsOrder, 'remote' | 'branches' | 'tags'>,
+  session: GitSession,
+): Promise<RemoteRefs> {
+  const heads = branches === 'all' ? ['refs/heads/*'] : branches.map(headOf)
+  const patterns = ['HEAD', ...heads, ...(tags ? ['refs/tags/*'] : [])]
   // Outside of any repository, so that a broken mirror does not matter and no repository's configuration applies.
-  const listed = await session.run(['ls-remote', '--symref', '--', remote.url, 'HEAD', ...branches.map(headOf)], {
-    gitDir: null,
-  })
+  const listed = await session.run(['ls-remote', '--symref', '--', remote.url, ...patterns], { gitDir: null })
   if (listed.code !== 0) throw session.failure(listed)
   const lines = listed.stdout.toString().split('\n')
   const found = new Map(lines.map((line) => line.split('\t')).map(([value = '', name = '']) => [name, value]))
   const symref = lines.map((line) => /^ref: refs\/heads\/(.+)\tHEAD$/.exec(line)?.[1]).find(Boolean)
   const tip = parseSha(found.get('HEAD'))
-  const tips = branches.flatMap((branch) => {
-    const sha = parseSha(found.get(headOf(branch)))
-    return sha ? [[branch, sha] as const] : []
-  })
+  const below = (prefix: string) =>
+    [...found].flatMap(([name, value]) => {
+      const sha = parseSha(value)
+      return sha !== null && name.startsWith(prefix) && isRef(name.replace(/\^\{\}$/, ''))
+        ? [[name.slice(prefix.length), sha] as const]
+        : []
+    })
+  const tagged = new Map(below('refs/tags/'))
   return {
     head: symref && tip && isRef(`refs/heads/${symref}`) ? { branch: symref, tip } : null,
-    branches: Object.fromEntries(tips),
+    branches: Object.fromEntries(below('refs/heads/')),
+    tags: Object.fromEntries(
+      [...tagged].flatMap(([tag, object]) =>
+        tag.endsWith('^{}') ? [] : [[tag, { object, commit: tagged.get(`${tag}^{}`) ?? object }] as const],
+      ),
+    ),
   }
 }
 

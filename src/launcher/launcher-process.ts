@@ -54,12 +54,22 @@ async function perform(call: CallMessage, signal: AbortSignal): Promise<unknown>
       return mirrors.listRefs(call.order, signal)
     case 'fetch':
       return mirrors.fetch(call.order, signal)
+    case 'chooseTag':
+      return mirrors.chooseTag(call.order, signal)
+    case 'relation':
+      return mirrors.relation(call.order, signal)
+    case 'touches':
+      return mirrors.touches(call.order, signal)
     case 'pin':
       return mirrors.pin(call.order)
     case 'tidy':
       return mirrors.tidy(call.order, signal)
     case 'checkOut':
       return checkouts.checkOut(call.order, signal)
+    case 'checkOutInPlace':
+      return checkouts.checkOutInPlace(call.order, signal)
+    case 'restore':
+      return checkouts.restore(call.order)
     case 'switchLink':
       return checkouts.switchLink(call.order)
     case 'remove':

@@ -6,6 +6,7 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import type { LoginAccount } from '../config/accounts.ts'
 import { type ErrorCode, LandfallError } from '../errors.ts'
 import type { Log } from '../model.ts'
 import { GIT_ENVIRONMENT, type ProcessMark, type Work } from '../work.ts'
@@ -32,9 +33,10 @@ export type FromLauncher =
   | { readonly kind: 'failed'; readonly id: number; readonly error: SentError }
   | { readonly kind: 'warning'; readonly event: string; readonly fields: Record<string, unknown> }
 
-/** What a launcher is made of. Issue G adds the account to run as: one launcher an account, and this is where it is named. */
 export interface LauncherParts {
   readonly log: Log
+  /** What the launcher becomes before its first order; null: it stays what landfall itself is. */
+  readonly account?: LoginAccount | null
   /** For the launcher itself and for git. Scripts get only what their order says. */
   readonly env?: Readonly<NodeJS.ProcessEnv>
 }
@@ -144,8 +146,13 @@ export function createLauncher({ log, env = process.env }: LauncherParts): Launc
     work: {
       listRefs: (order, signal) => call('listRefs', order, { signal }),
       fetch: (order, signal) => call('fetch', order, { signal }),
+      chooseTag: (order, signal) => call('chooseTag', order, { signal }),
+      relation: (order, signal) => call('relation', order, { signal }),
+      touches: (order, signal) => call('touches', order, { signal }),
       pin: (order) => call('pin', order),
       checkOut: (order, signal) => call('checkOut', order, { signal }),
+      checkOutInPlace: (order, signal) => call('checkOutInPlace', order, { signal }),
+      restore: (order) => call('restore', order),
       switchLink: (order) => call('switchLink', order),
       remove: (directories) => call('remove', directories),
       runScript: async (order, started, signal) =>

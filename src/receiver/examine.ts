@@ -35,7 +35,7 @@ function understand(
 ): Omit<Understood, 'bodyHash'> {
   if (accepted.kind === 'invalid') {
     const { kind, guid, forgeEvent, detail } = accepted
-    const nothing = { event: null, repo: null, changes: [], defaultBranch: null }
+    const nothing = { event: null, repo: null, repoId: null, changes: [], defaultBranch: null }
     return { ...nothing, kind, guid, forgeEvent, detail, payload: packPayload(body) }
   }
   const { payload, ...announcement } = accepted.announcement

@@ -4,9 +4,10 @@ import type { Config, Target } from '../config/config.ts'
 import { type DataDir, directoryName } from '../data-dir.ts'
 import { short } from '../decide.ts'
 import { hasCode, messageOf } from '../errors.ts'
-import { afterRun } from '../instances.ts'
+import { createLocks } from '../git/locks.ts'
+import { afterRun, targetOf } from '../instances.ts'
 import { sealLog } from '../launcher/log-file.ts'
-import type { Clock, Instance, Log, Outcome, Phase, Release, Run, Sha } from '../model.ts'
+import type { Clock, Instance, Log, Outcome, Phase, Release, Run, RunEnd, RunReason, Sha } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
 import type { Finish, FollowUp, InstancePatch, QueueChange, Store } from '../stores/store.ts'
 import type { Work } from '../work.ts'
@@ -25,16 +26,28 @@ export interface Progress {
   branch: string | null
   considered: Sha | null
   doubt: Sha | null
+  /** Its success retires the instance. */
+  retires: boolean
 }
 
 export function begin(run: Run, target: Target, instance: Instance): Progress {
-  return { run, target, instance, phases: [], directory: null, branch: null, considered: null, doubt: null }
+  const nothing = { directory: null, branch: null, considered: null, doubt: null, retires: false }
+  return { run, target, instance, phases: [], ...nothing }
+}
+
+/** An end that is no surprise, thrown from any depth of a run. */
+export class Ended extends Error {
+  readonly outcome: Outcome
+  constructor(end: RunEnd, reason: RunReason | null, detail: string | null) {
+    super(detail ?? end)
+    this.outcome = endedBy(end, reason, detail)
+  }
 }
 
 export interface EndingParts {
   readonly config: () => Config
   readonly store: Store
-  readonly work: Work
+  readonly workOf: (target: Target) => Work
   readonly remotes: Remotes
   readonly releases: Releases
   readonly scripts: Scripts
@@ -63,7 +76,8 @@ export interface Ending {
 
 /** run → report. */
 export function createEnding(parts: EndingParts): Ending {
-  const { config, store, work, remotes, releases, scripts, dataDir, log, now, stopping, cutOff } = parts
+  const { config, store, workOf, remotes, releases, scripts, dataDir, log, now, stopping, cutOff } = parts
+  const inTurn = createLocks()
 
   async function end(progress: Progress, outcome: Outcome): Promise<void> {
     const report = await settle(progress, outcome, null)
@@ -71,13 +85,22 @@ export function createEnding(parts: EndingParts): Ending {
   }
 
   async function settle(progress: Progress, outcome: Outcome, recovery: FollowUp | null): Promise<Report> {
+    const { target, run } = progress
+    if (target.queue !== 'parallel') return await settleAlone(progress, outcome, recovery)
+    // No lane keeps two runs of the instance from ending at once, and each must see what the other has deployed.
+    return await inTurn(run.target, undefined, () => settleAlone(progress, outcome, recovery))
+  }
+
+  async function settleAlone(progress: Progress, outcome: Outcome, recovery: FollowUp | null): Promise<Report> {
     const { run, target, phases } = progress
     const at = now()
-    // What is deployed may have changed in no other way: the lane is ours. What was seen by polls may have.
+    // What is deployed may have changed in no other way, where the lane is ours. What was seen by polls may have.
     const instance = (await untilStored(() => store.instance(run.target))) ?? progress.instance
     const followUp = recovery ?? retryOf(target, run, outcome, at, Math.random())
     const sealed = sealedBy(progress, outcome)
-    const forgotten = sealed === null ? [] : await untilStored(() => releases.outdated(target, instance, sealed))
+    const forgotten = await untilStored(() => forgottenBy(progress, outcome, instance, sealed))
+    const isRetired = progress.retires && outcome.end === 'succeeded'
+    const isOvertaken = outcome.end === 'succeeded' && (await overtaken(progress, instance))
     const finish: Finish = {
       outcome,
       phases,
@@ -85,23 +108,50 @@ export function createEnding(parts: EndingParts): Ending {
       instance: {
         ...afterRun({ instance, run, outcome, considered: progress.considered, at, goesOn: followUp !== null }),
         ...observed(progress),
+        ...(isOvertaken ? { deployed: instance.deployed, deployedBefore: instance.deployedBefore } : {}),
+        ...(isOvertaken ? { considered: instance.considered } : {}),
+        ...(isRetired ? { retiredAt: at } : {}),
       },
       sealed,
       forgotten: forgotten.map((release) => release.run),
       followUp,
     }
     if (outcome.end !== 'succeeded') await noteInLog(run.id, outcome)
-    const tidy = () => cleanUp(progress, instance, sealed, forgotten)
+    const tidy = () => (isRetired ? clearAway(progress, forgotten) : cleanUp(progress, instance, sealed, forgotten))
     // Who sees that a run has failed finds nothing left of its checkout. But what is sealed goes only when something else is,
     // and a stop may be cut short: a run without an end would be run again.
-    const tidyFirst = sealed === null && !stopping.aborted
+    const tidyFirst = sealed === null && !isRetired && !stopping.aborted
     if (tidyFirst) await tidy()
     const change = await untilStored(() => store.finished(run.id, finish))
     parts.onQueueChange(change)
     logEnd(progress, outcome, change)
     if (!tidyFirst) await tidy()
-    if (target.checkout === 'release' && run.commit !== null) await pin(progress, outcome, instance)
+    if (target.checkout !== 'none' && run.commit !== null) await pin(progress, outcome, instance)
     return () => report(progress, outcome, instance, change)
+  }
+
+  async function forgottenBy(
+    { target, retires }: Progress,
+    outcome: Outcome,
+    instance: Instance,
+    sealed: Release | null,
+  ) {
+    if (retires && outcome.end === 'succeeded') return await store.releases(instance.name)
+    return sealed === null ? [] : await releases.outdated(target, instance, sealed)
+  }
+
+  /** Whether another run, beside this one, has deployed what contains this one's commit: `deployed` moves only forward. */
+  async function overtaken({ run, target }: Progress, { deployed }: Instance): Promise<boolean> {
+    if (target.queue !== 'parallel' || run.commit === null || deployed === null) return false
+    if (deployed.commit === run.previous || deployed.commit === run.commit) return false
+    if (target.checkout === 'none') return deployed.run > run.id
+    const remote = remotes.of(target, run.repo)
+    const order = { remote, commit: run.commit, base: deployed.commit, timeoutMs: target.fetchTimeoutMs }
+    return (
+      (await workOf(target)
+        .relation(order)
+        .catch(() => 'unknown')) !== 'ahead'
+    )
   }
 
   /** What cannot be cleaned up now is swept by the next start, and nobody goes without an end or a report for it. */
@@ -112,8 +162,21 @@ export function createEnding(parts: EndingParts): Ending {
     forgotten: readonly Release[],
   ): Promise<void> {
     try {
-      if (sealed !== null) await releases.settle(sealed, forgotten, target.current)
-      else if (directory !== null) await releases.abandon(instance, directory, target.current)
+      if (sealed !== null) await releases.settle(target, sealed, forgotten)
+      else if (directory !== null) await releases.abandon(target, instance, directory)
+    } catch (cause) {
+      log.error('not cleaned up', { run: run.id, target: run.target, cause })
+    }
+  }
+
+  /** All that a retired instance had on disk, save its working tree in place, which may hold a person's work. */
+  async function clearAway({ run, target }: Progress, forgotten: readonly Release[]): Promise<void> {
+    try {
+      await releases.retire(target, run.target, forgotten)
+      await workOf(target).remove([dataDir.room('data', directoryName(run.target))])
+      if (target.checkout === 'none') return
+      const remote = remotes.of(target, run.repo)
+      await workOf(target).pin({ remote, pinnedAs: directoryName(run.target), pins: {} })
     } catch (cause) {
       log.error('not cleaned up', { run: run.id, target: run.target, cause })
     }
@@ -123,7 +186,7 @@ export function createEnding(parts: EndingParts): Ending {
     const polled = run.trigger === 'poll' || run.trigger === 'once' ? run.queuedAt : null
     const since = instance.doubt?.tip === doubt ? (instance.doubt?.since ?? polled) : polled
     return {
-      ...(target.branch === null && branch !== null ? { defaultBranch: branch } : {}),
+      ...(target.follows.kind === 'default' && branch !== null ? { defaultBranch: branch } : {}),
       ...(doubt === null ? {} : { doubt: { tip: doubt, since } }),
     }
   }
@@ -140,8 +203,8 @@ export function createEnding(parts: EndingParts): Ending {
     const remote = remotes.of(target, run.repo)
     const pins = { ...(deployed ? { deployed } : {}), ...(previous ? { previous } : {}) }
     try {
-      await work.pin({ remote, pinnedAs: directoryName(run.target), pins })
-      await work.tidy(remote, stopping)
+      await workOf(target).pin({ remote, pinnedAs: directoryName(run.target), pins })
+      await workOf(target).tidy(remote, stopping)
     } catch (cause) {
       if (hasCode(cause, 'aborted')) return // a stop need not wait for packing
       // The next fetch of this mirror meets the same fault, and mends it.
@@ -204,7 +267,7 @@ export function createEnding(parts: EndingParts): Ending {
 
   async function interrupted(run: Run, progress: Progress | null): Promise<Report> {
     const instance = await store.instance(run.target)
-    const target = config().targets.find(({ name }) => name === instance?.target)
+    const target = targetOf(config(), run.target)
     const { outcome, followUp } = interruption(target, run)
     await sealLog(dataDir.room('runs', String(run.id), 'log'), target?.maxLogBytes ?? Number.MAX_SAFE_INTEGER)
     if (instance !== null && target !== undefined) {

@@ -14,15 +14,17 @@ import type { Work } from '../work.ts'
  */
 export interface Releases {
   /** Where a run at this commit works; nothing is there yet. */
-  directoryFor(run: Run, commit: Sha): Promise<string>
+  directoryFor(target: Target, run: Run, commit: Sha): Promise<string>
   /** The directory of what is deployed; null where there is none. */
   deployed(instance: Instance): Promise<string | null>
   /** Why `current` cannot be switched, as a sentence; null where it can. */
   wrongLink(current: string): Promise<string | null>
   /** Removes the directory of a run that was not sealed; should `current` point to it, what is deployed goes live again. */
-  abandon(instance: Instance, directory: string, current: string | null): Promise<void>
+  abandon(target: Target, instance: Instance, directory: string): Promise<void>
   /** After the store has sealed it: makes `<commit>` name the new directory, and removes what was forgotten with it. */
-  settle(sealed: Release, forgotten: readonly Release[], current: string | null): Promise<void>
+  settle(target: Target, sealed: Release, forgotten: readonly Release[]): Promise<void>
+  /** Removes what the instance has on disk, and `current` if it points there. */
+  retire(target: Target, instance: string, forgotten: readonly Release[]): Promise<void>
   /** Sealed releases that are not kept any longer once `sealed` is the live one. */
   outdated(target: Target, instance: Instance, sealed: Release): Promise<readonly Release[]>
   /** Removes what no sealed release owns: what was left of runs that ended otherwise, or with a crash. */
@@ -32,18 +34,19 @@ export interface Releases {
 export function createReleases({
   dataDir,
   store,
-  work,
+  workOf,
 }: {
   readonly dataDir: DataDir
   readonly store: Store
-  readonly work: Work
+  readonly workOf: (target: Target) => Work
 }): Releases {
   const folderOf = (instance: string): string => dataDir.room('releases', directoryName(instance))
 
   return {
-    async directoryFor(run, commit) {
+    async directoryFor({ queue }, run, commit) {
       const plain = join(folderOf(run.target), commit)
-      return (await exists(plain)) ? `${plain}.${run.id}` : plain
+      // Another run may be about to make it, where no lane keeps it from that.
+      return queue === 'parallel' || (await exists(plain)) ? `${plain}.${run.id}` : plain
     },
 
     deployed,
@@ -56,12 +59,23 @@ export function createReleases({
       return `${dirname(current)} does not exist, so ${current} cannot be made in it: mkdir -p ${dirname(current)}`
     },
 
-    async abandon(instance, directory, current) {
-      await leave([directory], instance, current)
-      await work.remove([directory])
+    async abandon(target, instance, directory) {
+      await leave([directory], instance, target)
+      await workOf(target).remove([directory])
     },
 
-    async settle(sealed, forgotten, current) {
+    async retire(target, instance, forgotten) {
+      const work = workOf(target)
+      const folder = folderOf(instance)
+      const live = target.current && (await linkTarget(target.current))
+      if (target.current && live && dirname(live) === folder) await work.switchLink({ link: target.current, to: null })
+      const strays = (await namesIn(folder)).map((name) => join(folder, name))
+      await work.remove([...forgotten.map(({ directory }) => directory), ...strays, folder])
+    },
+
+    async settle(target, sealed, forgotten) {
+      const work = workOf(target)
+      const { current } = target
       const plain = plainOf(sealed)
       const doomed = forgotten.map((release) => release.directory).filter((directory) => directory !== plain)
       if (plain !== sealed.directory) {
@@ -93,7 +107,12 @@ export function createReleases({
       const kept = await store.allReleases()
       const directories = new Set(kept.map((release) => release.directory))
       const links = new Map(kept.map((release) => [plainOf(release), release.directory]))
+      const targets = new Map<string, Target>()
       for (const instance of await store.instances()) {
+        const target = targetOf(instance)
+        // Whose files these are, only the configuration can tell.
+        if (target === undefined) continue
+        targets.set(instance.name, target)
         const folder = folderOf(instance.name)
         const strays: string[] = []
         for (const path of (await namesIn(folder)).map((name) => join(folder, name))) {
@@ -101,13 +120,14 @@ export function createReleases({
           if (to === null ? !directories.has(path) : links.get(path) !== to) strays.push(path)
         }
         if (strays.length === 0) continue
-        await leave(strays, instance, targetOf(instance)?.current ?? null)
-        await work.remove(strays)
+        await leave(strays, instance, target)
+        await workOf(target).remove(strays)
       }
       for (const release of kept) {
         const plain = plainOf(release)
-        if ((await exists(plain)) || !(await exists(release.directory))) continue
-        await work.switchLink({ link: plain, to: release.directory })
+        const target = targets.get(release.instance)
+        if (target === undefined || (await exists(plain)) || !(await exists(release.directory))) continue
+        await workOf(target).switchLink({ link: plain, to: release.directory })
       }
     },
   }
@@ -122,11 +142,12 @@ export function createReleases({
   }
 
   /** We died between switching `current` and sealing: what is deployed goes live again before the stray is removed. */
-  async function leave(strays: readonly string[], instance: Instance, current: string | null): Promise<void> {
+  async function leave(strays: readonly string[], instance: Instance, target: Target): Promise<void> {
+    const { current } = target
     if (current === null) return
     const live = await linkTarget(current)
     if (live === null || !strays.includes(live)) return
-    await work.switchLink({ link: current, to: await deployed(instance) })
+    await workOf(target).switchLink({ link: current, to: await deployed(instance) })
   }
 }
 

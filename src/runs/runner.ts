@@ -1,24 +1,23 @@
-import { setTimeout as wait } from 'node:timers/promises'
 import type { Config, Target } from '../config/config.ts'
-import { type DataDir, directoryName, exists } from '../data-dir.ts'
-import { decide } from '../decide.ts'
+import { type DataDir, exists } from '../data-dir.ts'
+import { short } from '../decide.ts'
 import { hasCode, messageOf, systemCode } from '../errors.ts'
-import type { Clock, Instance, Log, Outcome, PhaseName, Run, RunEnd, RunReason, Sha } from '../model.ts'
+import { DELETE, targetOf } from '../instances.ts'
+import type { Clock, Log, Outcome, PhaseName, Run, Sha } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
 import type { QueueChange, Store } from '../stores/store.ts'
-import type { Fetched, Remote, Work } from '../work.ts'
-import { begin, createEnding, endedBy, nothingElse, type Progress, type Report } from './ending.ts'
+import type { Remote, Work } from '../work.ts'
+import { createChoice } from './choice.ts'
+import { begin, createEnding, Ended, endedBy, nothingElse, type Progress, type Report } from './ending.ts'
 import { markOf } from './environment.ts'
 import type { Releases } from './releases.ts'
-import { createScripts, type ScriptSite } from './scripts.ts'
-
-/** A replica may lag behind the delivery: how long to wait before each further fetch for the announced commit. */
-const REFETCH_DELAYS_MS = [1000, 2000, 4000, 8000]
+import { createRetirement } from './retirement.ts'
+import { createScripts, type Program, type ScriptSite } from './scripts.ts'
 
 export interface RunnerParts {
   readonly config: () => Config
   readonly store: Store
-  readonly work: Work
+  readonly workOf: (target: Target) => Work
   readonly remotes: Remotes
   readonly releases: Releases
   readonly dataDir: DataDir
@@ -34,15 +33,6 @@ export interface RunnerParts {
   readonly endLeftovers: (runs: readonly number[]) => Promise<void>
 }
 
-/** An end that is no surprise, thrown from any depth of a run. */
-class Ended extends Error {
-  readonly outcome: Outcome
-  constructor(end: RunEnd, reason: RunReason | null, detail: string | null) {
-    super(detail ?? end)
-    this.outcome = endedBy(end, reason, detail)
-  }
-}
-
 export interface Runner {
   /** Performs one run to its end. The end and all that follows from it is one transaction. */
   perform(run: Run): Promise<void>
@@ -53,11 +43,21 @@ export interface Runner {
   interrupted(run: Run): Promise<Report>
 }
 
+/** What a deployment goes on with, once it has decided. */
+interface Next {
+  readonly remote: Remote
+  readonly site: ScriptSite
+  readonly script: Program
+  readonly commit: Sha
+}
+
 /** fetch → run → report. */
 export function createRunner(parts: RunnerParts): Runner {
-  const { config, store, work, remotes, releases, log, now, stopping } = parts
+  const { config, store, workOf, remotes, releases, log, now, stopping } = parts
   const scripts = createScripts(parts)
   const { end, interrupted, untilStored } = createEnding({ ...parts, scripts })
+  const choice = createChoice(parts)
+  const retire = createRetirement({ ...parts, scripts })
 
   async function perform(run: Run): Promise<void> {
     try {
@@ -73,7 +73,7 @@ export function createRunner(parts: RunnerParts): Runner {
     if (stopping.aborted || !(await untilStored(() => store.started(run.id, now()), stopping))) return
     const fields = { run: run.id, delivery: run.delivery, target: run.target }
     const instance = await untilStored(() => store.instance(run.target))
-    const target = config().targets.find(({ name }) => name === instance?.target)
+    const target = targetOf(config(), run.target)
     if (instance === null || target === undefined) {
       const outcome = endedBy('cancelled', 'target-removed', 'its target is not in the configuration any more')
       await untilStored(() => store.finished(run.id, { ...nothingElse, outcome, at: now() }))
@@ -97,6 +97,7 @@ export function createRunner(parts: RunnerParts): Runner {
   /** `returned`: a stop came before the script had started. `lost`: the process that did the work is gone. */
   async function attempt(progress: Progress): Promise<Outcome | 'returned' | 'lost'> {
     try {
+      if (progress.run.event === DELETE) return await retire(progress)
       return progress.target.checkout === 'none' ? await runOnly(progress) : await deploy(progress)
     } catch (cause) {
       if (cause instanceof Ended) return cause.outcome
@@ -115,7 +116,7 @@ export function createRunner(parts: RunnerParts): Runner {
 
   /** `checkout = "none"`: git is not touched, ref and commit are the payload's. */
   async function runOnly(progress: Progress): Promise<Outcome> {
-    const site = await scripts.site(progress.run)
+    const site = await scripts.site(progress.target, progress.run)
     const script = await scripts.find(progress.target, progress.run)
     if (script.kind === 'none') throw new Ended('skipped', 'no-script', script.detail)
     progress.run = {
@@ -135,22 +136,31 @@ export function createRunner(parts: RunnerParts): Runner {
     const remote = remotes.of(target, run.repo)
     const wrongLink = target.current === null ? null : await releases.wrongLink(target.current)
     if (wrongLink !== null) throw new Ended('unstartable', null, wrongLink)
-    const [site, script] = await Promise.all([scripts.site(run), scripts.find(target, run)])
-    const fetched = await timed(progress, 'fetch', () => fetchAnnounced(progress, remote, site))
-    const commit = choose(progress, fetched, (await store.run(run.id))?.before ?? run.before)
+    const [site, script] = await Promise.all([scripts.site(target, run), scripts.find(target, run)])
+    const commit = await timed(progress, 'fetch', async () => {
+      const chosen = await choice.choose(progress, await choice.fetch(progress, remote, site))
+      await choice.concerns(progress, chosen, remote, site)
+      return chosen
+    })
     if (script.kind === 'none') {
       await untilStored(() => store.decided(run.id, { ...progress.run, detail: null }))
       throw new Ended('skipped', 'no-script', script.detail)
     }
     // A script that cannot start needs no checkout.
     if (script.kind === 'unstartable') throw new Ended('unstartable', null, script.detail)
+    const next: Next = { remote, site, script, commit }
+    return target.checkout === 'inplace' ? await inPlace(progress, next) : await release(progress, next)
+  }
+
+  async function release(progress: Progress, { remote, site, script, commit }: Next): Promise<Outcome> {
+    const { target, run } = progress
     const [directory] = await Promise.all([
-      releases.directoryFor(run, commit),
+      releases.directoryFor(target, run, commit),
       untilStored(() => store.decided(run.id, progress.run)),
     ])
     progress.directory = directory
     await timed(progress, 'checkout', () =>
-      work.checkOut(
+      workOf(target).checkOut(
         {
           remote,
           commit,
@@ -159,6 +169,8 @@ export function createRunner(parts: RunnerParts): Runner {
           changed: site.changed,
           env: markOf(run.id, site.dataDirectory),
           timeoutMs: target.fetchTimeoutMs,
+          submodules: target.submodules,
+          lfs: target.lfs,
         },
         stopping,
       ),
@@ -169,70 +181,58 @@ export function createRunner(parts: RunnerParts): Runner {
     return activate(progress, site, directory, outcome)
   }
 
-  async function fetchAnnounced(progress: Progress, remote: Remote, site: ScriptSite): Promise<Fetched> {
-    const { run, target, instance } = progress
-    for (const delayMs of [...REFETCH_DELAYS_MS, null]) {
-      const fetched = await work.fetch(
+  /** The files are at the new commit from here on, whatever the script makes of it, unless they are to be restored. */
+  async function inPlace(progress: Progress, { remote, site, script, commit }: Next): Promise<Outcome> {
+    const { target, run, instance } = progress
+    const path = target.path ?? ''
+    const tree = {
+      remote,
+      path,
+      branch: progress.branch,
+      submodules: target.submodules,
+      lfs: target.lfs,
+      env: markOf(run.id, site.dataDirectory),
+      timeoutMs: target.fetchTimeoutMs,
+    }
+    // Until the checkout has ended nobody knows what the files are at.
+    const unknown = untilStored(() => store.remember(instance.name, { filesAt: null }))
+    await Promise.all([unknown, untilStored(() => store.decided(run.id, progress.run))])
+    const { was, notes } = await timed(progress, 'checkout', async () =>
+      workOf(target).checkOutInPlace(
         {
-          remote,
-          branch: branchToFetch(target, instance, run),
-          announced: run.announced,
-          deployed: instance.deployed?.commit ?? null,
-          compareAnnounced: target.queue === 'sequential',
-          pinnedAs: directoryName(instance.name),
-          env: markOf(run.id, site.dataDirectory),
-          timeoutMs: target.fetchTimeoutMs,
+          ...tree,
+          commit,
+          previous: progress.run.previous,
+          instance: instance.name,
+          run: run.id,
+          adopt: target.adopt,
+          clean: target.clean,
+          patch: await site.patchFile(),
+          changed: site.changed,
         },
         stopping,
-      )
-      if (fetched.tip === null || fetched.announcedInTip !== 'missing' || delayMs === null) return fetched
-      log.info('announced commit not there yet', { run: run.id, target: run.target, waitMs: delayMs })
-      await wait(delayMs, undefined, { signal: stopping }).catch(() => {})
-    }
-    throw new Error('unreachable: the last delay is null')
-  }
-
-  /** `before` is read late: a delivery may announce what a poll had queued already. */
-  function choose(progress: Progress, fetched: Fetched, before: Sha | null): Sha {
-    const { run, target, instance } = progress
-    const deployed = instance.deployed?.commit ?? null
-    const decision = decide({
-      trigger: run.trigger,
-      policy: target.queue,
-      named: false,
-      tip: fetched.tip,
-      announced: run.announced,
-      deployed,
-      rejected: instance.rejected,
-      tipToDeployed: fetched.tipToDeployed,
-      announcedInTip: fetched.announcedInTip,
-      announcedToDeployed: fetched.announcedToDeployed,
-      before,
-      pollsAgree: run.pollsAgree,
-    })
-    progress.branch = fetched.branch
-    const ref = fetched.branch === null ? run.ref : `refs/heads/${fetched.branch}`
-    if (decision.kind === 'refuse') throw new Ended('unstartable', null, decision.detail)
-    if (decision.kind === 'skip') {
-      progress.considered = fetched.tip
-      progress.doubt = decision.doubt
-      if (decision.pollSoon) parts.onPollSoon(instance.name)
-      throw new Ended('skipped', decision.reason, decision.detail)
-    }
-    progress.considered = decision.commit
-    progress.run = { ...run, ref, commit: decision.commit, previous: deployed, detail: decision.detail }
-    return decision.commit
+      ),
+    )
+    await site.note(notes)
+    await untilStored(() => store.remember(instance.name, { filesAt: commit }))
+    const outcome = await timed(progress, 'script', () => scripts.run(target, progress.run, site, path, script))
+    const before = instance.deployed?.commit ?? was
+    if (outcome.end === 'succeeded' || !target.restoreOnFailure || before === null || before === commit) return outcome
+    await workOf(target).restore({ ...tree, commit: before })
+    await untilStored(() => store.remember(instance.name, { filesAt: before }))
+    return { ...outcome, detail: `${outcome.detail ?? outcome.end}; the files are back at ${short(before)}` }
   }
 
   /** Switches `current`, then activates; if the latter fails, the old release is live again. */
   async function activate(progress: Progress, site: ScriptSite, directory: string, outcome: Outcome): Promise<Outcome> {
     const { target, run } = progress
     if (target.current === null && target.activate === null) return outcome
-    const before = target.current === null ? null : await work.switchLink({ link: target.current, to: directory })
+    const before =
+      target.current === null ? null : await workOf(target).switchLink({ link: target.current, to: directory })
     if (target.activate === null) return outcome
     const activation = await timed(progress, 'activate', () => scripts.activate(target, progress.run, site, directory))
     if (activation.end === 'succeeded') return outcome
-    if (target.current !== null) await work.switchLink({ link: target.current, to: before })
+    if (target.current !== null) await workOf(target).switchLink({ link: target.current, to: before })
     log.warn('activation failed', { run: run.id, target: run.target, detail: activation.detail })
     const old = before ?? (await releases.deployed(progress.instance))
     if (old !== null && !parts.cutOff.aborted) {
@@ -255,13 +255,4 @@ export function createRunner(parts: RunnerParts): Runner {
   }
 
   return { perform, interrupted: (run) => interrupted(run, null) }
-}
-
-/** The branch as far as it is known; null lets the fetch ask the remote which one is its default. */
-function branchToFetch(target: Target, instance: Instance, run: Run): string | null {
-  if (target.branch !== null) return target.branch
-  if (instance.defaultBranch === null) return null
-  // A delivery was accepted for another branch than the known default: the remote may have a new one.
-  if (run.ref !== null && run.ref !== `refs/heads/${instance.defaultBranch}`) return null
-  return instance.defaultBranch
 }

@@ -1,7 +1,7 @@
-import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { appendFile, mkdir, rm, writeFile } from 'node:fs/promises'
 import { userInfo } from 'node:os'
 import type { Config, Target } from '../config/config.ts'
-import { type DataDir, directoryName } from '../data-dir.ts'
+import { type DataDir, directoryName, exists } from '../data-dir.ts'
 import { messageOf } from '../errors.ts'
 import type { Clock, Log, Outcome, Run } from '../model.ts'
 import type { Store } from '../stores/store.ts'
@@ -29,15 +29,21 @@ export interface ScriptSite {
   /** No delivery's payload is at hand: scripts get one made of what the run knows. */
   readonly isPayloadMade: boolean
   emptyDirectory(): Promise<string>
+  /** An empty file for edits that a checkout in place is about to reset. */
+  patchFile(): Promise<string>
+  /** Appends sentences of landfall's own to the log. */
+  note(sentences: readonly string[]): Promise<void>
 }
 
 export interface Scripts {
   /** Makes the run's directory, its payload file and `LANDFALL_DATA`. */
-  site(run: Run): Promise<ScriptSite>
+  site(target: Target, run: Run): Promise<ScriptSite>
   find(target: Target, run: Run): Promise<Program>
   run(target: Target, run: Run, site: ScriptSite, checkout: string, program: Program): Promise<Outcome>
   /** The target's `activate`, in the given release. */
   activate(target: Target, run: Run, site: ScriptSite, release: string): Promise<Outcome>
+  /** The target's `on_delete`, in what was deployed, where that is still there. */
+  onDelete(target: Target, run: Run, site: ScriptSite, checkout: string | null): Promise<Outcome>
   /** An `on_…` script. Its failure is logged and changes nothing. */
   report(target: Target, run: Run, outcome: Outcome, checkout: string | null, name: string): Promise<void>
 }
@@ -45,13 +51,13 @@ export interface Scripts {
 export function createScripts(parts: {
   readonly config: () => Config
   readonly store: Store
-  readonly work: Work
+  readonly workOf: (target: Target) => Work
   readonly dataDir: DataDir
   readonly log: Log
   readonly now: Clock
   readonly cutOff: AbortSignal
 }): Scripts {
-  const { config, store, work, dataDir, log, cutOff } = parts
+  const { config, store, workOf, dataDir, log, cutOff } = parts
 
   const where = () => ({ scriptsDir: config().scriptsDir, uid: userInfo().uid })
 
@@ -76,14 +82,14 @@ export function createScripts(parts: {
       dataDirectory: site.dataDirectory,
     }
     const argv = program.kind === 'argv' ? program.argv : ([program.file, run.event, site.payloadFile] as const)
-    const end = await work.runScript(
+    const end = await workOf(target).runScript(
       {
         argv,
         cwd,
         env: { ...scriptEnvironment(facts), ...env },
         timeoutMs: target.timeoutMs,
         killGraceMs: target.killGraceMs,
-        log: { file: logFile, maxBytes: target.maxLogBytes, masked: target.masked },
+        log: { file: logFile, maxBytes: target.maxLogBytes, masked: [...target.masked, ...ownSecrets(config())] },
       },
       (mark) => {
         // Not awaited: until it is on disk, the run's number in the environment marks the process as well.
@@ -100,7 +106,7 @@ export function createScripts(parts: {
     return { payload, forgeEvent: delivery?.forgeEvent ?? null }
   }
 
-  async function site(run: Run): Promise<ScriptSite> {
+  async function site(_target: Target, run: Run): Promise<ScriptSite> {
     const directory = dataDir.room('runs', String(run.id))
     const dataDirectory = dataDir.room('data', directoryName(run.target))
     const payloadFile = `${directory}/payload.json`
@@ -122,6 +128,16 @@ export function createScripts(parts: {
         await rm(empty, { recursive: true, force: true })
         await mkdir(empty, { mode: 0o700 })
         return empty
+      },
+      async patchFile() {
+        const patch = `${directory}/edits.patch`
+        await writeFile(patch, '', { mode: 0o600 })
+        return patch
+      },
+      async note(sentences) {
+        if (sentences.length === 0) return
+        const lines = sentences.map((sentence) => `[landfall: ${sentence}]\n`)
+        await appendFile(`${directory}/log`, lines.join(''), { mode: 0o600 })
       },
     }
   }
@@ -149,9 +165,22 @@ export function createScripts(parts: {
       return execute({ target, run, site, cwd: release, program })
     },
 
+    async onDelete(target, run, where, checkout) {
+      const { onDelete } = target
+      if (onDelete === null) return outcomeOf({ kind: 'exited', code: 0 }, 'on_delete')
+      const isThere = checkout !== null && (await exists(checkout))
+      const env = isThere ? {} : { LANDFALL_CHECKOUT: '' }
+      const cwd = isThere ? checkout : await where.emptyDirectory()
+      try {
+        return await execute({ target, run, site: where, cwd, program: await named(onDelete), env })
+      } finally {
+        if (!isThere) await rm(cwd, { recursive: true, force: true })
+      }
+    },
+
     async report(target, run, outcome, checkout, name) {
-      const where = await site(run)
-      const sealed = outcome.end === 'succeeded' && target.checkout === 'release' ? checkout : null
+      const where = await site(target, run)
+      const sealed = await lasting(target, outcome, checkout)
       const env = {
         LANDFALL_RESULT: outcome.end,
         LANDFALL_EXIT: outcome.exitCode === null ? '' : String(outcome.exitCode),
@@ -173,6 +202,21 @@ export function createScripts(parts: {
       }
     },
   }
+}
+
+/** landfall's own, none of which a script was given; but it may come upon one. */
+function ownSecrets({ hooks }: Config): readonly string[] {
+  return hooks.flatMap(({ secrets, forgeToken, sshKey }) => [
+    ...secrets,
+    ...(forgeToken === null ? [] : [forgeToken]),
+    ...(sshKey !== null && 'text' in sshKey ? [sshKey.text] : []),
+  ])
+}
+
+/** What outlives the run: a sealed release, or a working tree in place. */
+async function lasting(target: Target, { end }: Outcome, checkout: string | null): Promise<string | null> {
+  if (target.path !== null) return (await exists(target.path)) ? target.path : null
+  return end === 'succeeded' && target.checkout === 'release' ? checkout : null
 }
 
 interface Execution {

@@ -17,6 +17,7 @@ export type Journey = Pick<
   | 'marked'
   | 'unmarked'
   | 'finished'
+  | 'listed'
   | 'seen'
   | 'remember'
   | 'fellSilent'
@@ -95,6 +96,9 @@ export function createJourney(parts: {
     if (received.repo !== null && received.kind === 'event') {
       sql.heard.run(received.hook, received.repo.toLowerCase(), received.receivedAt, received.receivedAt)
     }
+    if (routing.kind === 'routes' && routing.learns !== null) {
+      sql.learn.run(received.hook, routing.learns.id, routing.learns.repo)
+    }
     return { receipt: { delivery: id, verdict, reason, detail, targets }, queued, superseded }
   }
 
@@ -112,6 +116,7 @@ export function createJourney(parts: {
 
   function patch(instance: string, change: InstancePatch): void {
     const { state, deployed, deployedBefore, considered, doubt, defaultBranch, rejected } = change
+    const { filesAt, goneSince, retiredAt } = change
     if (state !== undefined) sql.state.run(state, instance)
     if (deployed !== undefined) {
       sql.deployed.run(deployed?.commit ?? null, deployed?.run ?? null, deployed?.at ?? null, instance)
@@ -121,6 +126,12 @@ export function createJourney(parts: {
     if (doubt !== undefined) sql.doubt.run(doubt?.tip ?? null, doubt?.since ?? null, instance)
     if (defaultBranch !== undefined) sql.defaultBranch.run(defaultBranch, instance)
     if (rejected !== undefined) sql.rejected.run(JSON.stringify(rejected), instance)
+    if (filesAt !== undefined) sql.filesAt.run(filesAt, instance)
+    if (goneSince !== undefined) sql.goneSince.run(goneSince, instance)
+    if (retiredAt !== undefined) {
+      sql.retiredAt.run(retiredAt, instance)
+      queueing.forget()
+    }
   }
 
   return {
@@ -180,6 +191,14 @@ export function createJourney(parts: {
         return { queued: followUp ? [followUp] : [], superseded: [] }
       }),
 
+    listed: ({ target, repo, found }, at) =>
+      write(() => {
+        if (sql.list.run(target, repo.toLowerCase(), at).changes === 0) return
+        for (const { instance, tip } of found) {
+          queueing.see(instance, at)
+          sql.recorded.run(tip, instance.name)
+        }
+      }),
     seen: (instance, at) => write(() => queueing.see(instance, at)),
     remember: (instance, change) => write(() => patch(instance, change)),
     fellSilent: (hook, repo, at) => write(() => void sql.silent.run(at, hook, repo.toLowerCase())),
@@ -243,6 +262,18 @@ function prepare(db: DatabaseSync) {
     doubt: db.prepare('update instances set doubt_tip = ?, doubt_since = ? where name = ?'),
     defaultBranch: db.prepare('update instances set default_branch = ? where name = ?'),
     rejected: db.prepare('update instances set rejected = ? where name = ?'),
+    filesAt: db.prepare('update instances set files_at = ? where name = ?'),
+    goneSince: db.prepare('update instances set gone_since = ? where name = ?'),
+    retiredAt: db.prepare('update instances set retired_at = ? where name = ?'),
+    list: db.prepare('insert into listings (target, repo, listed_at) values (?, ?, ?) on conflict do nothing'),
+    // Of an instance that a delivery has just brought into being, its run decides.
+    recorded: db.prepare(
+      'update instances set considered = ? where name = ? and considered is null and wanted_commit is null and deployed_commit is null',
+    ),
+    learn: db.prepare(
+      `insert into repositories (hook, id, repo) values (?, ?, ?)
+       on conflict do update set repo = excluded.repo where repo <> excluded.repo`,
+    ),
     seal: db.prepare('insert or replace into releases (run, instance, commit_id, directory) values (?, ?, ?, ?)'),
     forget: db.prepare('delete from releases where run = ?'),
     silent: db.prepare('update speakers set silent_since = ? where hook = ? and repo = ? and silent_since is null'),

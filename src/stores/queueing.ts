@@ -4,6 +4,9 @@ import type { Instance, Run, Sha, Trigger } from '../model.ts'
 import { type Row, toInstance, toRun } from './rows.ts'
 import type { FollowUp, InstanceKey, RunOrder } from './store.ts'
 
+/** The event of a run that retires an instance: instances.ts. Two of them at once would be one too many. */
+const DELETION = 'delete'
+
 /** Runs made by people stay, whatever comes after them. */
 const BY_PEOPLE: readonly Trigger[] = ['manual', 'rollback', 'unfreeze']
 
@@ -16,8 +19,18 @@ export interface Made {
 
 export function createQueueing(db: DatabaseSync) {
   const sql = {
+    // One that was retired begins anew.
     see: db.prepare(
-      'insert into instances (name, target, repo, first_seen_at) values (?, ?, ?, ?) on conflict do nothing',
+      `insert into instances (name, target, repo, branch, first_seen_at) values (?, ?, ?, ?, ?)
+       on conflict do update set retired_at = null, gone_since = null, state = 'new', deployed_commit = null, deployed_run = null,
+         deployed_at = null, deployed_before = null, wanted_commit = null, wanted_at = null, considered = null, rejected = '[]',
+         doubt_tip = null, doubt_since = null, files_at = null
+       where retired_at is not null`,
+    ),
+    // Another name in the file is another name of the repository; another case of it is none.
+    rename: db.prepare('update instances set repo = ?2 where name = ?1 and lower(repo) <> lower(?2)'),
+    deletion: db.prepare(
+      "select * from runs indexed by runs_unfinished where target = ? and finished_at is null and event = 'delete' limit 1",
     ),
     instance: db.prepare('select * from instances where name = ?'),
     wanted: db.prepare('update instances set wanted_commit = ?, wanted_at = ? where name = ?'),
@@ -64,14 +77,15 @@ export function createQueueing(db: DatabaseSync) {
 
   function repositoryOf(key: InstanceKey, at: number): string {
     const known = repositories.get(key.name)
-    if (known !== undefined) return known
+    if (known !== undefined && known.toLowerCase() === key.repo.toLowerCase()) return known
     const { repo } = see(key, at)
     repositories.set(key.name, repo)
     return repo
   }
 
   function see(key: InstanceKey, at: number): Instance {
-    sql.see.run(key.name, key.target, key.repo, at)
+    sql.see.run(key.name, key.target, key.repo, key.branch, at)
+    sql.rename.run(key.name, key.repo)
     const row = sql.instance.get(key.name)
     if (row === undefined) throw new Error(`instance ${key.name} is missing right after its insert`)
     return toInstance(row)
@@ -97,15 +111,15 @@ export function createQueueing(db: DatabaseSync) {
   return {
     lastId,
     see,
-    /** A transaction was undone, and perhaps the first sight of an instance with it. */
+    /** A transaction was undone, and perhaps the first sight of an instance with it; or an instance was retired. */
     forget: () => repositories.clear(),
 
     queue(order: RunOrder, delivery: number | null, at: number): Made {
       const { announced } = order
       const { name } = order.instance
       const repo = repositoryOf(order.instance, at)
-      const same = announced === null ? undefined : unfinishedAt(name, announced)
-      if (same !== undefined) {
+      const same = order.event === DELETION ? sql.deletion.get(name) : announced && unfinishedAt(name, announced)
+      if (same) {
         // A poll may have queued what a forge now announces as a force push.
         const run = toRun(same)
         if (order.before !== null) sql.announcedMove.run(order.before, run.id)

@@ -7,8 +7,11 @@ export type Reads = Pick<
   Store,
   | 'unfinished'
   | 'marks'
+  | 'knownAs'
+  | 'wasListed'
   | 'instance'
   | 'instances'
+  | 'instancesOf'
   | 'releases'
   | 'allReleases'
   | 'run'
@@ -23,7 +26,10 @@ export function createReads(db: DatabaseSync): Reads {
   const sql = {
     unfinished: db.prepare('select * from runs where finished_at is null order by place, id'),
     marks: db.prepare('select run, pid, start_time from processes'),
+    knownAs: db.prepare('select repo from repositories where hook = ? and id = ?'),
+    wasListed: db.prepare('select 1 from listings where target = ? and repo = ?'),
     instance: db.prepare('select * from instances where name = ?'),
+    instancesOf: db.prepare('select * from instances where target = ? and lower(repo) = lower(?) order by name'),
     instances: db.prepare('select * from instances order by name'),
     releases: db.prepare('select * from releases where instance = ? order by run desc'),
     allReleases: db.prepare('select * from releases order by run desc'),
@@ -54,7 +60,13 @@ export function createReads(db: DatabaseSync): Reads {
         startTime: Number(row['start_time']),
       })),
     ),
+    knownAs: reading((hook: string, id: number) => {
+      const repo = sql.knownAs.get(hook, id)?.['repo']
+      return typeof repo === 'string' ? repo : null
+    }),
+    wasListed: reading((target: string, repo: string) => sql.wasListed.get(target, repo.toLowerCase()) !== undefined),
     instance: reading((name: string) => orNull(sql.instance.get(name), toInstance)),
+    instancesOf: reading((target: string, repo: string) => sql.instancesOf.all(target, repo).map(toInstance)),
     instances: reading(() => sql.instances.all().map(toInstance)),
     releases: reading((instance: string) => sql.releases.all(instance).map(toRelease)),
     allReleases: reading(() => sql.allReleases.all().map(toRelease)),

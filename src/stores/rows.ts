@@ -66,6 +66,7 @@ export function toInstance(row: Row): Instance {
     name: text(row['name']),
     target: text(row['target']),
     repo: text(row['repo']),
+    branch: textOrNull(row['branch']),
     state: text(row['state']) as Instance['state'],
     deployed: deployed && { commit: deployed, run: int(row['deployed_run']), at: int(row['deployed_at']) },
     deployedBefore: sha(row['deployed_before']),
@@ -74,6 +75,9 @@ export function toInstance(row: Row): Instance {
     rejected: JSON.parse(text(row['rejected'])) as Sha[],
     doubt: doubt && { tip: doubt, since: intOrNull(row['doubt_since']) },
     defaultBranch: textOrNull(row['default_branch']),
+    filesAt: sha(row['files_at']),
+    goneSince: intOrNull(row['gone_since']),
+    retiredAt: intOrNull(row['retired_at']),
     firstSeenAt: int(row['first_seen_at']),
   }
 }

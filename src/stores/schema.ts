@@ -117,6 +117,27 @@ const MIGRATIONS: readonly string[] = [
 
   create table probes (id integer primary key check (id = 1), at integer not null) strict;
   `,
+  `
+  alter table instances add column branch text;
+  alter table instances add column files_at text;
+  alter table instances add column gone_since integer;
+  alter table instances add column retired_at integer;
+  create index instances_of_target on instances (target);
+
+  create table listings (
+    target    text    not null,
+    repo      text    not null,
+    listed_at integer not null,
+    primary key (target, repo)
+  ) strict, without rowid;
+
+  create table repositories (
+    hook text    not null,
+    id   integer not null,
+    repo text    not null,
+    primary key (hook, id)
+  ) strict, without rowid;
+  `,
 ]
 
 export const SCHEMA_VERSION = MIGRATIONS.length

@@ -4,6 +4,7 @@ import type {
   Instance,
   Outcome,
   Phase,
+  QueuePolicy,
   Receipt,
   Received,
   Release,
@@ -20,12 +21,13 @@ export interface InstanceKey {
   readonly name: string
   readonly target: string
   readonly repo: string
+  readonly branch: string | null
 }
 
 /** A run to queue. `policy` and what is unfinished decide whether it becomes one. */
 export interface RunOrder {
   readonly instance: InstanceKey
-  readonly policy: 'sequential' | 'evict'
+  readonly policy: QueuePolicy
   readonly ref: string | null
   readonly announced: Sha | null
   readonly before: Sha | null
@@ -46,7 +48,12 @@ export type Route =
 
 /** Where a delivery leads: to instances, or nowhere for a reason that concerns it as a whole. */
 export type Routing =
-  | { readonly kind: 'routes'; readonly routes: readonly Route[] }
+  | {
+      readonly kind: 'routes'
+      readonly routes: readonly Route[]
+      /** The name to remember the forge's number for a repository by. */
+      readonly learns: { readonly id: number; readonly repo: string } | null
+    }
   | { readonly kind: 'nowhere'; readonly reason: DeliveryReason; readonly detail: string }
 
 /** What changed in the queue; the lanes in memory follow. */
@@ -74,7 +81,19 @@ export interface Decided {
 }
 
 export type InstancePatch = Partial<
-  Pick<Instance, 'state' | 'deployed' | 'deployedBefore' | 'considered' | 'doubt' | 'defaultBranch' | 'rejected'>
+  Pick<
+    Instance,
+    | 'state'
+    | 'deployed'
+    | 'deployedBefore'
+    | 'considered'
+    | 'doubt'
+    | 'defaultBranch'
+    | 'rejected'
+    | 'filesAt'
+    | 'goneSince'
+    | 'retiredAt'
+  >
 >
 
 /** The end of a run and all that follows from it, in one transaction. */
@@ -96,6 +115,12 @@ export interface FollowUp {
   readonly softAttempts: number
   readonly interruptions: number
   readonly notBefore: number | null
+}
+
+export interface Listing {
+  readonly target: string
+  readonly repo: string
+  readonly found: readonly { readonly instance: InstanceKey; readonly tip: Sha }[]
 }
 
 /** A (hook, repository) from which deliveries have come. */
@@ -146,9 +171,17 @@ export interface Store {
   /** Processes on record that may still live, with their runs. */
   marks(): Promise<readonly (ProcessMark & { readonly run: number })[]>
 
+  /** The name by which a hook's deliveries last called the repository of this number, where a target believed it. */
+  knownAs(hook: string, repositoryId: number): Promise<string | null>
+  /** Whether the refs that a target follows in a repository were ever listed: those that are there then are only recorded. */
+  wasListed(target: string, repo: string): Promise<boolean>
+  /** The first listing, in one: instances that are not there yet come into being with the tip as considered. */
+  listed(listing: Listing, at: number): Promise<void>
   seen(instance: InstanceKey, at: number): Promise<Instance>
   instance(name: string): Promise<Instance | null>
   instances(): Promise<readonly Instance[]>
+  /** Of a target in one repository, retired ones included. */
+  instancesOf(target: string, repo: string): Promise<readonly Instance[]>
   remember(instance: string, patch: InstancePatch): Promise<void>
   releases(instance: string): Promise<readonly Release[]>
   allReleases(): Promise<readonly Release[]>

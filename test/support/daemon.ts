@@ -25,6 +25,10 @@ const PATIENCE_MS = 60_000
 export interface Push {
   readonly repo?: string
   readonly branch?: string
+  /** In full, instead of a branch. */
+  readonly ref?: string
+  /** The forge's number for the repository. */
+  readonly repoId?: number
   readonly before?: Sha | null
   readonly after: Sha | null
   readonly guid?: string
@@ -189,7 +193,8 @@ async function ready({ child, output }: Launched, dataDir: string): Promise<Daem
       {
         event: 'push',
         repo: push.repo ?? 'acme/site',
-        ref: `refs/heads/${push.branch ?? 'main'}`,
+        ref: push.ref ?? `refs/heads/${push.branch ?? 'main'}`,
+        ...(push.repoId === undefined ? {} : { repoId: push.repoId }),
         before: push.before ?? null,
         after: push.after,
         guid: push.guid ?? randomUUID(),

@@ -11,7 +11,8 @@ import type { CheckOutOrder, Fetched, FetchOrder, Remote, Work } from '../../src
 import { createOrigin, type Origin, type OriginOptions } from './git.ts'
 import { temporaryDirectory } from './temporary.ts'
 
-type GitWork = Pick<Work, 'listRefs' | 'fetch' | 'pin' | 'tidy' | 'checkOut' | 'switchLink' | 'remove'>
+/** All that the launcher does, save scripts. */
+type GitWork = Omit<Work, 'runScript'>
 
 export interface Bench {
   readonly directory: string
@@ -51,7 +52,14 @@ export function createBench(t: TestContext, environment: Record<string, string> 
 
   const work = restart()
   const common = { env: {}, timeoutMs: 120_000 }
-  const plain = { branch: 'main', announced: null, deployed: null, compareAnnounced: false, pinnedAs: 'site' }
+  const plain = {
+    wanted: { kind: 'branch', branch: 'main' } as const,
+    dueAt: 0,
+    announced: null,
+    deployed: null,
+    compareAnnounced: false,
+    pinnedAs: 'site',
+  }
   return {
     directory,
     home,
@@ -71,7 +79,17 @@ export function createBench(t: TestContext, environment: Record<string, string> 
     async checkOut(remote, commit, change, signal) {
       const release = join(directory, 'releases', commit)
       const changed = { lines: join(directory, 'changed'), nul: join(directory, 'changed.z') }
-      const order = { ...common, remote, commit, previous: null, directory: release, changed, ...change }
+      const order = {
+        ...common,
+        remote,
+        commit,
+        previous: null,
+        directory: release,
+        changed,
+        submodules: null,
+        lfs: false,
+        ...change,
+      }
       await work.checkOut(order, signal)
       return order.directory
     },

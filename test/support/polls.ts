@@ -62,7 +62,7 @@ export async function createPolls(t: TestContext, options: PollsOptions = {}): P
   const poller: Poller = createPoller({
     config: () => config,
     store,
-    work,
+    workOf: () => work,
     remotes,
     silences,
     log,
@@ -129,7 +129,7 @@ function fakeRemotes(t: TestContext): Remotes {
     async listRefs() {
       remotes.at.push(Date.now())
       if (remotes.isDown) throw new LandfallError('remote', 'the remote is down')
-      return { head: { branch: 'main', tip: remotes.tip }, branches: { main: remotes.tip } }
+      return { head: { branch: 'main', tip: remotes.tip }, branches: { main: remotes.tip }, tags: {} }
     },
   }
   return remotes

@@ -100,9 +100,10 @@ export function judgeDeliveries(open: OpenStore): void {
       [first.verdict, first.reason, first.detail, first.targets],
       ['ignored', 'no-target', 'nobody follows it', []],
     )
-    const instance = { name: 'site', target: 'site', repo: 'acme/site' }
+    const instance = { name: 'site', target: 'site', repo: 'acme/site', branch: null }
     const reason: Routing = {
       kind: 'routes',
+      learns: null,
       routes: [{ kind: 'reason', instance, reason: 'ref', detail: 'not that' }],
     }
     const second = await record(store, { guid: 'b', body: 'b' }, reason)

@@ -41,7 +41,7 @@ export function judgeQueue(open: OpenStore): void {
   test('a run of another instance does not stand for this one', async (t) => {
     const store = await open(t)
     await queued(store)
-    const other = { name: 'docs', target: 'docs', repo: 'acme/site' }
+    const other = { name: 'docs', target: 'docs', repo: 'acme/site', branch: null }
     assert.equal((await queued(store, { instance: other, policy: 'evict' })).id, 2)
     assert.equal((await runOf(store, 1)).state, 'queued')
   })
@@ -58,7 +58,10 @@ export function judgeQueue(open: OpenStore): void {
     await queued(store, { policy: 'evict', announced: commit(1) })
     await store.started(1, 1)
     await queued(store, { policy: 'evict', announced: commit(2) })
-    await queued(store, { instance: { name: 'docs', target: 'docs', repo: 'acme/docs' }, announced: commit(5) })
+    await queued(store, {
+      instance: { name: 'docs', target: 'docs', repo: 'acme/docs', branch: null },
+      announced: commit(5),
+    })
     const { superseded } = await store.queue([anOrder({ policy: 'evict', announced: commit(3) })], 77)
     assert.deepEqual(superseded, [2])
     const [old, fresh] = [await runOf(store, 2), await runOf(store, 4)]
@@ -121,7 +124,7 @@ export function judgeQueue(open: OpenStore): void {
     const store = await open(t)
     await queued(store)
     await store.finished(1, finish('failed', { followUp: RETRY }))
-    await queued(store, { instance: { name: 'docs', target: 'docs', repo: 'acme/docs' } })
+    await queued(store, { instance: { name: 'docs', target: 'docs', repo: 'acme/docs', branch: null } })
     assert.equal((await queued(store, { policy: 'evict', announced: commit(2) }, RETRY.notBefore)).place, 2)
   })
 
@@ -148,7 +151,7 @@ export function judgeQueue(open: OpenStore): void {
     await queued(store, { announced: commit(1) }, 10)
     const run = await queued(
       store,
-      { announced: commit(2), instance: { name: 'site', target: 'site', repo: 'ACME/site' } },
+      { announced: commit(2), instance: { name: 'site', target: 'site', repo: 'ACME/site', branch: null } },
       20,
     )
     const instance = await store.instance('site')

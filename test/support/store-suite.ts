@@ -20,7 +20,7 @@ export function judgeStore(name: string, open: OpenStore): void {
 function judgeMemory(open: OpenStore): void {
   test('an instance remembers what it is told and nothing else changes', async (t) => {
     const store = await open(t)
-    const fresh = await store.seen({ name: 'site', target: 'site', repo: 'acme/site' }, 5)
+    const fresh = await store.seen({ name: 'site', target: 'site', repo: 'acme/site', branch: null }, 5)
     const patch = {
       state: 'ok',
       deployed: { commit: commit(1), run: 3, at: 7 },
@@ -33,7 +33,7 @@ function judgeMemory(open: OpenStore): void {
     await store.remember('site', patch)
     assert.deepEqual(await store.instance('site'), { ...fresh, ...patch })
     await store.remember('site', { doubt: null })
-    assert.deepEqual(await store.seen({ name: 'site', target: 'site', repo: 'x/y' }, 6), {
+    assert.deepEqual(await store.seen({ name: 'site', target: 'site', repo: 'x/y', branch: null }, 6), {
       ...fresh,
       ...patch,
       doubt: null,
@@ -46,7 +46,7 @@ function judgeMemory(open: OpenStore): void {
     const list = async (filter: Partial<Parameters<Store['runs']>[0]>) =>
       (await store.runs({ target: null, state: null, limit: 9, before: null, ...filter })).map(({ id }) => id)
     for (const n of [1, 2, 3]) await queued(store, { announced: commit(n) })
-    await queued(store, { instance: { name: 'docs', target: 'docs', repo: 'acme/docs' } })
+    await queued(store, { instance: { name: 'docs', target: 'docs', repo: 'acme/docs', branch: null } })
     await store.finished(2, finish('failed'))
     assert.deepEqual(await list({}), [4, 3, 2, 1])
     assert.deepEqual(await list({ target: 'site', state: 'queued' }), [3, 1])
@@ -58,7 +58,7 @@ function judgeMemory(open: OpenStore): void {
     const store = await open(t)
     for (const n of [1, 2, 3]) await queued(store, { announced: commit(n) })
     await store.started(1, 5)
-    await store.seen({ name: 'docs', target: 'docs', repo: 'acme/docs' }, 5)
+    await store.seen({ name: 'docs', target: 'docs', repo: 'acme/docs', branch: null }, 5)
     const { last, ...counts } = (await store.activity()).get('site') ?? {}
     assert.deepEqual([last?.id, counts], [3, { running: 1, queued: 2 }])
     assert.equal((await store.activity()).has('docs'), false)

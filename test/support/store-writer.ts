@@ -8,7 +8,7 @@ async function write(writer: number): Promise<void> {
   for (let n = 0; ; n += 1) {
     const body = `${process.pid} ${writer} ${n}`
     const order = anOrder({ announced: commit(n * 100 + writer) })
-    const routing = { kind: 'routes', routes: [{ kind: 'run', order }] } as const
+    const routing = { kind: 'routes', learns: null, routes: [{ kind: 'run', order }] } as const
     const { receipt } = await store.record(aPush({ body, text: body.repeat(n % 50) }), routing)
     const [effect] = receipt.targets
     process.stdout.write(`${receipt.delivery} ${effect !== undefined && 'run' in effect ? effect.run : ''}\n`)

@@ -33,6 +33,7 @@ export const RECOVERY = { ...RETRY, trigger: 'recovery', attempt: 1, interruptio
 
 export const routed = (...orders: readonly Partial<RunOrder>[]): Routing => ({
   kind: 'routes',
+  learns: null,
   routes: orders.map((order) => ({ kind: 'run', order: anOrder(order) })),
 })
 

@@ -1,0 +1,114 @@
+/** What keys are made of: words, tables, strings that are parsed, each with a sentence for whoever gets it wrong. */
+import { closest, distance } from 'fastest-levenshtein'
+import * as z from 'zod'
+import { parseDuration, parseSize, quoted, wrongRepository } from './grammar.ts'
+
+/** What the contract reserves for a later issue is refused in these words, wherever it stands. */
+export const LATER = 'known, but not available in this version'
+
+// --- Words that may be misspelt -----------------------------------------------------------------------------------
+
+/** ` (did you mean "x"?)`, or nothing where no word is near. */
+export function didYouMean(word: string, known: readonly string[]): string {
+  if (known.length === 0) return ''
+  const near = closest(word.toLowerCase(), known)
+  const far = distance(word.toLowerCase(), near)
+  // Two letters swapped are two steps.
+  return far <= Math.max(2, Math.floor(near.length / 3)) && far < near.length ? `; did you mean \`${near}\`?` : ''
+}
+
+/** A table that takes no other keys. Its message has a line for each unknown key, in the order of the issue's `keys`. */
+export function table<Shape extends z.core.$ZodLooseShape>(shape: Shape, later: readonly string[] = []) {
+  const known = Object.keys(shape)
+  const unknown = (key: string) => (later.includes(key) ? LATER : `unknown key${didYouMean(key, known)}`)
+  return z.strictObject(shape, {
+    error: (issue) => (issue.code === 'unrecognized_keys' ? issue.keys.map(unknown).join('\n') : undefined),
+  })
+}
+
+/** One of `words`; the words of `later` belong to later issues. */
+export function oneOf<const Words extends readonly [string, ...string[]]>(words: Words, later: readonly string[] = []) {
+  return z.enum(words, {
+    error: ({ input }) => {
+      if (typeof input !== 'string') return undefined
+      if (later.includes(input)) return `${quoted(input)} is ${LATER}`
+      return `must be one of ${words.map(quoted).join(', ')}, not ${quoted(input)}${didYouMean(input, words)}`
+    },
+  })
+}
+
+/** A string that `parse` turns into something; null from it means that the text is not `what`. */
+export function written<Value>(parse: (text: string) => Value | null, what: string) {
+  return z.string().transform((text, context) => {
+    const value = parse(text)
+    if (value !== null) return value
+    context.issues.push({ code: 'custom', message: `${quoted(text)} is not ${what}`, input: text })
+    return z.NEVER
+  })
+}
+
+/** A string that is as it should be where `wrong` gives null, and otherwise the sentence that follows the key. */
+export function proven(wrong: (text: string) => string | null) {
+  return z.string().superRefine((text, context) => {
+    const message = wrong(text)
+    if (message !== null) context.addIssue({ code: 'custom', message })
+  })
+}
+
+const DAY_MS = 86_400_000
+/** Node's timers hold 2^31 - 1 ms; a longer one would fire at once. */
+const MAX_TIMER_MS = 24 * DAY_MS
+export const A_DURATION = 'a duration such as "90s", "5m", "1h30m" or "7d"'
+
+export const duration = () => written(parseDuration, A_DURATION)
+export const timer = (least = 0, leastText = '') =>
+  duration()
+    .refine((ms) => ms <= MAX_TIMER_MS, 'must be at most "24d"')
+    .refine((ms) => ms >= least, `must be at least ${quoted(leastText)}`)
+export const size = () =>
+  written(parseSize, 'a size such as "25MB", "512KB" or "1GB"').refine((n) => n > 0, 'must not be 0')
+export const count = (least: number) => z.int().min(least)
+export const path = () => proven((text) => (text === '' || text.includes('\0') ? 'must be a path' : null))
+const argument = proven((text) => (text.includes('\0') ? 'must not contain a NUL' : null))
+export const argv = () =>
+  z
+    .array(argument)
+    .refine(([program = '']) => program !== '' && !program.startsWith('-'), 'must begin with the program')
+export const script = () => proven(wrongScript)
+export const repository = proven(wrongRepository)
+
+function wrongScript(text: string): string | null {
+  if (text.startsWith('/')) return 'must be a name in scripts_dir, not an absolute path'
+  const parts = text.split('/')
+  const unsafe = parts.some((part) => part === '' || part === '.' || part === '..')
+  return unsafe || /^-|\p{Cc}/u.test(text) ? `${quoted(text)} is not a name in scripts_dir` : null
+}
+
+// --- Secrets ------------------------------------------------------------------------------------------------------
+
+const sourceTable = table(
+  {
+    env: z
+      .string()
+      .min(1, 'must not be empty')
+      .optional()
+      .describe('The name of an environment variable, of the process or of `.env`.'),
+    file: path().optional().describe('A file; a newline at its end does not count.'),
+    credential: proven((text) =>
+      /^[\w.@-]+$/.test(text) && !/^\.+$/.test(text) ? null : 'is not the name of a credential',
+    )
+      .optional()
+      .describe('The name of a systemd credential (LoadCredential=), a file in $CREDENTIALS_DIRECTORY.'),
+  },
+  ['exec'],
+).refine((source) => Object.keys(source).length === 1, {
+  error: 'must have exactly one of env, file and credential',
+  when: ({ issues }) => issues.length === 0,
+})
+
+/** A string is the value itself. */
+export const source = () =>
+  z.union([z.string(), sourceTable], {
+    error: 'must be a string, or one of { env = … }, { file = … }, { credential = … }',
+  })
+export type Source = z.output<ReturnType<typeof source>>

@@ -1,0 +1,178 @@
+/** Targets that follow several branches: an instance each, through the whole program. */
+import assert from 'node:assert/strict'
+import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync } from 'node:fs'
+import { join } from 'node:path'
+import test, { type TestContext } from 'node:test'
+import { pathName } from '../src/instances.ts'
+import { createSite, type Daemon, type Site } from './support/daemon.ts'
+import { git, sha } from './support/git.ts'
+import { until } from './support/until.ts'
+
+interface Previews {
+  readonly site: Site
+  /** Where a branch is live. */
+  current(branch: string): string
+  names(daemon: Daemon): Promise<readonly string[]>
+}
+
+/** Previews of `main` and of every `feature/…`, whose script writes down what it was told. */
+async function previews(
+  t: TestContext,
+  more = '',
+): Promise<Previews & { origin: Awaited<ReturnType<Site['origin']>> }> {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  mkdirSync(join(site.directory, 'live'))
+  site.script(
+    'acme/site',
+    'echo "$LANDFALL_TARGET $LANDFALL_BRANCH $HOST" >> "$OUT/runs"',
+    'echo kept > "$LANDFALL_DATA/kept"',
+  )
+  site.script(
+    'gone.sh',
+    'echo "$LANDFALL_EVENT $LANDFALL_BRANCH $LANDFALL_PREVIOUS $PWD" >> "$OUT/gone"',
+    'test ! -e "$OUT/fail"',
+  )
+  site.configure(
+    `[target.site]\nrepo = "acme/site"\nbranches = ["main", "feature/*"]\ncurrent = "live/{branch}"\nenv = { HOST = "{branch}.example.com" }\non_delete = "gone.sh"\n${more}`,
+  )
+  return {
+    site,
+    origin,
+    current: (branch) => join(site.directory, 'live', pathName(branch)),
+    async names(daemon) {
+      const { items } = await daemon.api<{ items: readonly { name: string }[] }>('targets')
+      return items.map(({ name }) => name)
+    },
+  }
+}
+
+test('each branch has its own state, history, release, link, environment and data', async (t) => {
+  const { site, origin, current, names } = await previews(t)
+  const daemon = await site.start()
+  const main = sha(await git(origin.path, 'rev-parse', 'main'))
+  await origin.branch('feature/x', 'main')
+  const feature = await origin.commit({ 'file.txt': 'x' })
+  const runs = [await daemon.accepted({ after: main }), await daemon.accepted({ branch: 'feature/x', after: feature })]
+  for (const run of runs) assert.equal((await daemon.ended(run)).state, 'succeeded')
+
+  assert.deepEqual(await names(daemon), ['site@feature/x', 'site@main'])
+  assert.equal((await daemon.target('site@main')).deployed?.commit, main)
+  const view = await daemon.target('site@feature/x')
+  assert.equal(view.deployed?.commit, feature)
+  assert.deepEqual(
+    (await daemon.runs('&target=site@feature/x')).map(({ id }) => id),
+    [runs[1]],
+  )
+  assert.deepEqual(site.lines('runs'), [
+    'site@main main main.example.com',
+    'site@feature/x feature/x feature/x.example.com',
+  ])
+  assert.equal(readFileSync(join(current('feature/x'), 'file.txt'), 'utf8'), 'x')
+  assert.notEqual(readlinkSync(current('main')), readlinkSync(current('feature/x')))
+  const other = await daemon.post({ branch: 'wip', after: feature })
+  assert.deepEqual([other.status, other.body.targets?.[0]?.reason], [200, 'ref'])
+})
+
+test('a deleted branch runs on_delete in what was deployed, and retires the instance with all that it had', async (t) => {
+  const { site, origin, current, names } = await previews(t)
+  const daemon = await site.start()
+  await origin.branch('feature/x', 'main')
+  const feature = await origin.commit({ 'file.txt': 'x' })
+  await daemon.ended(await daemon.accepted({ branch: 'feature/x', after: feature }))
+  const release = readlinkSync(current('feature/x'))
+
+  await origin.deleteBranch('feature/x')
+  const deletion = { branch: 'feature/x', before: feature, after: null, guid: 'one' } as const
+  const run = await daemon.ended(await daemon.accepted(deletion))
+  assert.deepEqual([run.state, run.event, run.trigger], ['succeeded', 'delete', 'push'])
+  assert.deepEqual(site.lines('gone'), [`delete feature/x ${feature} ${release}`])
+  assert.deepEqual(await names(daemon), [])
+  await until('everything to be gone', () => !existsSync(release))
+  assert.throws(() => readlinkSync(current('feature/x')), { code: 'ENOENT' })
+
+  const again = await daemon.post({ ...deletion, guid: 'two', before: sha('1'.repeat(40)) })
+  assert.deepEqual([again.status, again.body.targets?.[0]?.reason], [200, 'ref-deleted'])
+
+  await git(origin.work, 'push', '--quiet', 'origin', 'HEAD')
+  const back = await daemon.ended(await daemon.accepted({ branch: 'feature/x', after: feature }))
+  assert.deepEqual([back.state, back.previous], ['succeeded', null], 'it begins anew')
+  assert.deepEqual(await names(daemon), ['site@feature/x'])
+})
+
+test('an old deletion of a branch that has returned retires nothing', async (t) => {
+  const { site, origin, current, names } = await previews(t)
+  const daemon = await site.start()
+  await origin.branch('feature/x', 'main')
+  const feature = await origin.commit({ 'file.txt': 'x' })
+  await daemon.ended(await daemon.accepted({ branch: 'feature/x', after: feature }))
+  const run = await daemon.ended(await daemon.accepted({ branch: 'feature/x', before: feature, after: null }))
+  assert.deepEqual([run.state, run.reason], ['skipped', 'ref-exists'])
+  assert.deepEqual([await names(daemon), site.lines('gone')], [['site@feature/x'], []])
+  assert.equal(readFileSync(join(current('feature/x'), 'file.txt'), 'utf8'), 'x')
+})
+
+test('an on_delete that fails leaves the instance as it is, broken, and a redelivery tries again', async (t) => {
+  const { site, origin, current, names } = await previews(t)
+  const daemon = await site.start()
+  await origin.branch('feature/x', 'main')
+  const feature = await origin.commit({ 'file.txt': 'x' })
+  await daemon.ended(await daemon.accepted({ branch: 'feature/x', after: feature }))
+  await origin.deleteBranch('feature/x')
+  mkdirSync(join(site.out, 'fail'))
+  const deletion = { branch: 'feature/x', before: feature, after: null, guid: 'g' } as const
+  assert.equal((await daemon.ended(await daemon.accepted(deletion))).state, 'failed')
+  assert.equal((await daemon.target('site@feature/x')).state, 'broken')
+  assert.ok(existsSync(current('feature/x')))
+
+  rmdirSync(join(site.out, 'fail'))
+  const second = await daemon.ended(await daemon.accepted(deletion))
+  assert.deepEqual([second.state, second.trigger], ['succeeded', 'redelivery'])
+  assert.deepEqual(await names(daemon), [])
+})
+
+test('polls record the branches that are there at first, deploy new ones, and retire what two of them miss', async (t) => {
+  const { site, origin, names } = await previews(t, 'poll = "1s"')
+  await origin.branch('feature/old', 'main')
+  await origin.commit({ 'file.txt': 'old' })
+  const daemon = await site.start()
+  await until('the branch that is named', async () => (await daemon.target('site@main').catch(() => null))?.deployed)
+  assert.deepEqual(await names(daemon), ['site@feature/old', 'site@main'])
+  assert.equal((await daemon.target('site@feature/old')).lastRun, null)
+
+  await origin.branch('feature/new', 'main')
+  const fresh = await origin.commit({ 'file.txt': 'new' })
+  await until(
+    'the new branch',
+    async () => (await daemon.target('site@feature/new').catch(() => null))?.deployed?.commit === fresh,
+  )
+  await origin.branch('feature/old')
+  const moved = await origin.commit({ 'file.txt': 'moved' })
+  await until(
+    'the old one, once it moves',
+    async () => (await daemon.target('site@feature/old')).deployed?.commit === moved,
+  )
+
+  await origin.deleteBranch('feature/new')
+  await until('the end of the branch', async () => !(await names(daemon)).includes('site@feature/new'))
+  assert.match(site.read('gone'), new RegExp(`^delete feature/new ${fresh} `))
+  assert.deepEqual(await names(daemon), ['site@feature/old', 'site@main'])
+})
+
+test('a deletion that a crash cut off is taken up again', async (t) => {
+  const { site, origin, names } = await previews(t)
+  site.script('gone.sh', 'echo gone >> "$OUT/gone"', 'test -e "$OUT/go" || sleep 600')
+  const first = await site.start()
+  await origin.branch('feature/x', 'main')
+  const feature = await origin.commit({ 'file.txt': 'x' })
+  await first.ended(await first.accepted({ branch: 'feature/x', after: feature }))
+  await origin.deleteBranch('feature/x')
+  await first.accepted({ branch: 'feature/x', before: feature, after: null })
+  await until('the script', () => site.lines('gone').length === 1)
+  await first.kill()
+  mkdirSync(join(site.out, 'go'))
+  const second = await site.start()
+  await second.quiet()
+  assert.equal((await second.runs()).at(-1)?.trigger, 'recovery')
+  assert.deepEqual([await names(second), site.lines('gone').length], [[], 2])
+})

@@ -1,0 +1,62 @@
+/** `queue = "parallel"`: no lane. */
+import assert from 'node:assert/strict'
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'node:test'
+import { createSite } from './support/daemon.ts'
+import { sha } from './support/git.ts'
+import { until } from './support/until.ts'
+
+test('parallel runs of one target overlap, each at its own commit in a release of its own', async (t) => {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  site.script(
+    'acme/site',
+    'echo "$LANDFALL_COMMIT $PWD" >> "$OUT/began"',
+    'while [ ! -e "$OUT/$LANDFALL_COMMIT" ]; do sleep 0.02; done',
+  )
+  site.configure('[target.site]\nrepo = "acme/site"\nqueue = "parallel"')
+  const daemon = await site.start()
+  const commits = [await origin.commit({ a: '1' }), await origin.commit({ a: '2' }), await origin.commit({ a: '3' })]
+  const runs = await Promise.all(commits.map((after) => daemon.accepted({ after })))
+  await until('all of them at once', () => site.lines('began').length === 3)
+  const places = site.lines('began').map((line) => line.split(' '))
+  assert.deepEqual(new Set(places.map(([commit]) => commit)), new Set(commits))
+  assert.equal(new Set(places.map(([, directory]) => directory)).size, 3)
+  for (const commit of commits) mkdirSync(join(site.out, commit))
+  for (const run of runs) assert.equal((await daemon.ended(run)).state, 'succeeded')
+  assert.equal((await daemon.target('site')).deployed?.commit, commits[2])
+})
+
+test('what is deployed moves only forward, in whatever order parallel runs end', async (t) => {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  site.script('acme/site', 'while [ ! -e "$OUT/$LANDFALL_COMMIT" ]; do sleep 0.02; done')
+  site.configure('[target.site]\nrepo = "acme/site"\nqueue = "parallel"')
+  const daemon = await site.start()
+  const [older, newer] = [await origin.commit({ a: '1' }), await origin.commit({ a: '2' })]
+  // Announced in disorder, so that the order of the runs says nothing about that of the commits.
+  const runs = { newer: await daemon.accepted({ after: newer }), older: await daemon.accepted({ after: older }) }
+  await until('both to run', async () => (await daemon.runs('&state=running')).length === 2)
+  mkdirSync(join(site.out, newer))
+  assert.equal((await daemon.ended(runs.newer)).state, 'succeeded')
+  mkdirSync(join(site.out, older))
+  const late = await daemon.ended(runs.older)
+  assert.deepEqual([late.state, late.commit], ['succeeded', older])
+  const view = await daemon.target('site')
+  assert.deepEqual([view.deployed?.commit, view.deployed?.run, view.state], [newer, runs.newer, 'ok'])
+})
+
+test('parallel runs without a checkout count by their order', async (t) => {
+  const site = createSite(t)
+  const [first, second] = [sha('1'.repeat(40)), sha('2'.repeat(40))]
+  site.script('acme/site', 'while [ ! -e "$OUT/$LANDFALL_COMMIT" ]; do sleep 0.02; done')
+  site.configure('[target.site]\nrepo = "acme/site"\nqueue = "parallel"\ncheckout = "none"')
+  const daemon = await site.start()
+  const runs = [await daemon.accepted({ after: first }), await daemon.accepted({ after: second })]
+  mkdirSync(join(site.out, second))
+  await daemon.ended(runs[1] ?? 0)
+  mkdirSync(join(site.out, first))
+  await daemon.ended(runs[0] ?? 0)
+  assert.equal((await daemon.target('site')).deployed?.commit, second)
+})
