@@ -48,7 +48,10 @@ export function decide(now: Situation): Decision {
   if (now.named) return decideNamed(now)
   const { tip, deployed, tags } = now
   if (tip === null)
-    return skip('ref-gone', `${tags === null ? 'the branch is' : 'a tag that fits is'} not on the remote`)
+    return skip(
+      'ref-gone',
+      tags === null ? 'the branch is not on the remote any more' : 'no tag that fits is on the remote',
+    )
   if (tags !== null && now.tipToDeployed === 'behind') return tagBehind(tags)
   if (leadsAway(now) && !mayFollow(now)) return doubtful(now, tip)
 

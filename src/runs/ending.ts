@@ -225,7 +225,8 @@ export function createEnding(parts: EndingParts): Ending {
     const failed = ['failed', 'timed-out', 'unstartable', 'fetch-failed', 'interrupted'].includes(outcome.end)
     const last = change.queued.length === 0
     const names: (string | null)[] = []
-    if (outcome.end === 'succeeded') {
+    // A deletion that went well is told by its own script.
+    if (outcome.end === 'succeeded' && !progress.retires) {
       names.push(target.onSuccess, before.state === 'broken' ? target.onRecovery : null)
     } else if (failed && last) names.push(target.onFailure)
     for (const name of names) {

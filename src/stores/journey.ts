@@ -206,8 +206,10 @@ export function createJourney(parts: {
     async prune({ keepDeliveriesMs: deliveriesMs, keepPayloadsMs, keepRuns }, at) {
       await payloads.prune(at - Math.min(keepPayloadsMs, deliveriesMs))
       return write(() => {
-        const doomed = sql.oldRuns.all(keepRuns).map((row) => Number(row['id']))
+        const rows = [...sql.oldRuns.all(keepRuns), ...sql.retiredRuns.all(at - deliveriesMs)]
+        const doomed = [...new Set(rows.map(({ id }) => Number(id)))]
         for (const run of doomed) sql.deleteRun.run(run)
+        sql.deleteInstances.run(at - deliveriesMs)
         sql.deleteDeliveries.run(at - deliveriesMs)
         return doomed
       })
@@ -288,6 +290,13 @@ function prepare(db: DatabaseSync) {
         and id not in (
           select max(r.id) from runs r join instances i on i.name = r.target
           where r.state = 'succeeded' and r.commit_id = i.deployed_before group by i.name)`),
+    // Branches come and go: of those that are long gone nothing is left.
+    retiredRuns: db.prepare(
+      'select id from runs where finished_at is not null and target in (select name from instances where retired_at < ?)',
+    ),
+    deleteInstances: db.prepare(
+      'delete from instances where retired_at < ? and not exists (select 1 from runs where runs.target = instances.name)',
+    ),
     deleteRun: db.prepare('delete from runs where id = ?'),
     deleteDeliveries: db.prepare(
       'delete from deliveries where received_at < ? and id not in (select delivery from runs where finished_at is null and delivery is not null)',

@@ -5,6 +5,7 @@ import type { Received } from '../../src/model.ts'
 import type { Store } from '../../src/stores/store.ts'
 import { aPush, commit } from './nouns.ts'
 import { judgeDeliveries } from './store-deliveries.ts'
+import { judgeInstances } from './store-instances.ts'
 import { judgeEnds, judgeQueue } from './store-queue.ts'
 import { deploy, finish, KEEP_MS, type OpenStore, queued, record, routed, runOf } from './stores.ts'
 
@@ -14,6 +15,7 @@ export function judgeStore(name: string, open: OpenStore): void {
     judgeQueue(open)
     judgeEnds(open)
     judgeMemory(open)
+    judgeInstances(open)
   })
 }
 
@@ -33,7 +35,7 @@ function judgeMemory(open: OpenStore): void {
     await store.remember('site', patch)
     assert.deepEqual(await store.instance('site'), { ...fresh, ...patch })
     await store.remember('site', { doubt: null })
-    assert.deepEqual(await store.seen({ name: 'site', target: 'site', repo: 'x/y', branch: null }, 6), {
+    assert.deepEqual(await store.seen({ name: 'site', target: 'site', repo: 'ACME/Site', branch: null }, 6), {
       ...fresh,
       ...patch,
       doubt: null,
