@@ -69,8 +69,9 @@ export function createReleases({
       const folder = folderOf(instance)
       const live = target.current && (await linkTarget(target.current))
       if (target.current && live && dirname(live) === folder) await work.switchLink({ link: target.current, to: null })
-      const strays = (await namesIn(folder)).map((name) => join(folder, name))
-      await work.remove([...forgotten.map(({ directory }) => directory), ...strays, folder])
+      // Runs at the same time may still be at work in theirs.
+      const rest = target.queue === 'parallel' ? [] : [folder]
+      await work.remove([...forgotten.map(({ directory }) => directory), ...rest])
     },
 
     async settle(target, sealed, forgotten) {

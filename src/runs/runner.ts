@@ -3,7 +3,7 @@ import { type DataDir, exists } from '../data-dir.ts'
 import { short } from '../decide.ts'
 import { hasCode, messageOf, systemCode } from '../errors.ts'
 import { DELETE, targetOf } from '../instances.ts'
-import type { Clock, Log, Outcome, PhaseName, Run, Sha } from '../model.ts'
+import type { Clock, Instance, Log, Outcome, PhaseName, Run, Sha } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
 import type { QueueChange, Store } from '../stores/store.ts'
 import type { Remote, Work } from '../work.ts'
@@ -72,7 +72,7 @@ export function createRunner(parts: RunnerParts): Runner {
   async function performToItsEnd(run: Run): Promise<void> {
     if (stopping.aborted || !(await untilStored(() => store.started(run.id, now()), stopping))) return
     const fields = { run: run.id, delivery: run.delivery, target: run.target }
-    const instance = await untilStored(() => store.instance(run.target))
+    const instance = await untilStored(() => instanceOf(run))
     const target = targetOf(config(), run.target)
     if (instance === null || target === undefined) {
       const outcome = endedBy('cancelled', 'target-removed', 'its target is not in the configuration any more')
@@ -92,6 +92,14 @@ export function createRunner(parts: RunnerParts): Runner {
     } else {
       await end(progress, outcome)
     }
+  }
+
+  /** A run that was queued while its instance was being retired brings it back, without anything that it had. */
+  async function instanceOf({ target, event }: Run): Promise<Instance | null> {
+    const instance = await store.instance(target)
+    return instance === null || instance.retiredAt === null || event === DELETE
+      ? instance
+      : await store.seen(instance, now())
   }
 
   /** `returned`: a stop came before the script had started. `lost`: the process that did the work is gone. */
