@@ -80,12 +80,13 @@ for (const { name, forge: forgeName, secret, other, proof, signs } of SCHEMES) {
 
   describe(name, () => {
     test('a composed push is accepted and says what moved', async () => {
-      const announcement = announcementOf(await accept(forge, made(), [secret]))
+      const announcement = announcementOf(await accept(forge, made({ repoId: 4711 }), [secret]))
       assert.deepEqual(announcement, {
         guid: push.guid,
         event: 'push',
         forgeEvent: forgeName === 'github' ? 'push' : 'Push Hook',
         repo: 'Acme/site',
+        repoId: 4711,
         changes: [{ ref: push.ref, before: BEFORE, after: AFTER }],
         defaultBranch: 'main',
         payload: null,

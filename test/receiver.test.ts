@@ -155,6 +155,7 @@ describe('the HTTP table', () => {
       event: 'push',
       forgeEvent: 'push',
       repo: 'acme/site',
+      repoId: null,
       changes: [{ ref: push.ref, before: push.before, after: push.after }],
       defaultBranch: 'main',
       detail: null,
