@@ -57,6 +57,16 @@ queue = "evicted"
     ])
   })
 
+  test('of keys that every object has are mistakes like any other', async () => {
+    for (const key of ['constructor', 'toString', 'hasOwnProperty'])
+      await oneMistake(targeted(`${key} = 1`), `5:1: target.site.${key}`, /^unknown key/)
+    await oneMistake(topped('constructor = 1'), '1:1: constructor', /^unknown key/)
+    await oneMistake(topped('[constructor]\nx = 1'), '1:2: constructor', /^unknown key/)
+    for (const text of ['[target.__proto__]\npolluted = 1', 'x.__proto__ = 1', 'x = [{ "__proto__" = 1 }]'])
+      assert.match((await mistakes(text))[0] ?? '', /^1:\d+: \S+: unknown key/, text)
+    assert.equal(Reflect.get({}, 'polluted'), undefined)
+  })
+
   test('of type say what is wanted and what is there, never the value', async () => {
     const text = `${HOOK}[target.site]\nrepo = 5\nretries = "3"\nrerun_interrupted = 1\npass_env = "LANG"\nenv = []\nretries2 = 1\n`
     assert.deepEqual(await mistakes(text), [

@@ -30,6 +30,7 @@ export function parseDocument(text: string, file: string): Document {
       noteEntry(places, [], node)
     }
   }
+  refuseProto(places, file)
   return {
     value: getStaticTOMLValue(ast),
     has: (path) => places.has(keyOf(path)),
@@ -54,6 +55,15 @@ function parse(text: string, file: string): AST.TOMLProgram {
       'config',
       `${file}:${error.lineNumber}:${error.column + 1}: syntax: this is not TOML from here on: ${what} (a key is written once, text is quoted, the elements of a list have commas between them)`,
     )
+  }
+}
+
+/** Before the file becomes an object: a key of this name would write into the prototype of every object there is. */
+function refuseProto(places: ReadonlyMap<string, Place>, file: string): void {
+  for (const [key, { line, column }] of places) {
+    const path: Path = JSON.parse(key)
+    if (path.at(-1) === '__proto__')
+      throw new LandfallError('config', `${file}:${line}:${column}: ${spelled(path)}: unknown key, and no name either`)
   }
 }
 

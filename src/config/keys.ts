@@ -99,10 +99,17 @@ function kindOf(value: unknown): string {
 /** Settings whose entries are judged one by one, so that a wrong one does not hide what is wrong with the next. */
 const SEVERAL: readonly unknown[] = ['env', 'secrets']
 
+/** How deep a setting of a table lies. A map, because the file may have a key that every object has, such as `constructor`. */
+const DEPTHS: ReadonlyMap<unknown, number> = new Map([
+  ['hook', 3],
+  ['target', 3],
+  ['server', 2],
+  ['defaults', 2],
+])
+
 /** What is left out for what is wrong at `path`: the whole setting, or its one entry. */
 function settingOf(path: Path): Path {
-  const depths: Readonly<Record<string, number>> = { hook: 3, target: 3, server: 2, defaults: 2 }
-  const depth = depths[path[0] ?? ''] ?? 1
+  const depth = DEPTHS.get(path[0]) ?? 1
   return path.slice(0, SEVERAL.includes(path[depth - 1]) ? depth + 1 : depth)
 }
 
