@@ -39,7 +39,10 @@ function atBranch(target: Target, branch: string): Target {
     current: target.current && fillPath(target.current),
     path: target.path && fillPath(target.path),
     lane: target.lane && fill(target.lane),
-    env: Object.fromEntries(Object.entries(target.env).map(([name, value]) => [name, fill(value)])),
+    env: Object.fromEntries(
+      // A secret is what it is, and masked as such.
+      Object.entries(target.env).map(([name, value]) => [name, target.masked.includes(value) ? value : fill(value)]),
+    ),
   }
 }
 

@@ -33,7 +33,7 @@ queue = "evicted"
       '13:9: target.site.env.LANDFALL_RUN: "LANDFALL_RUN" is reserved: landfall sets every LANDFALL_ variable itself',
       '13:29: target.site.env.PORT: must be a string, or one of { env = … }, { file = … }, { credential = … }',
       '14:1: target.site.timeout: "soon" is not a duration such as "90s", "5m", "1h30m" or "7d"',
-      '15:1: target.site.queue: must be one of "sequential", "evict", not "evicted"; did you mean `evict`?',
+      '15:1: target.site.queue: must be one of "sequential", "evict", "parallel", not "evicted"; did you mean `evict`?',
       '16:2: tagret: unknown key; did you mean `target`?',
     ])
   })
@@ -98,6 +98,20 @@ queue = "evicted"
       [targeted('retries = -1'), '5:1: target.site.retries', /at least 0/],
       [targeted('keep_releases = 0'), '5:1: target.site.keep_releases', /at least 1/],
       [targeted('branches = "a..b"'), '5:1: target.site.branches', /git accepts/],
+      [targeted('branches = ["main", "!a..b"]'), '5:21: target.site.branches[1]', /git accepts/],
+      [targeted('branches = []'), '5:1: target.site.branches', /at least one/],
+      [targeted('branches = 1'), '5:1: target.site.branches', /a string, or a list/],
+      [targeted('tags = "refs/tags/v1"'), '5:1: target.site.tags', /short name such as "v1.0"/],
+      [targeted('tags = "v1"\ntag_order = "semver"'), '6:1: target.site.tag_order', /"version", "newest"/],
+      [targeted('aliases = ["website"]'), '5:12: target.site.aliases[0]', /full name/],
+      [targeted('paths = []'), '5:1: target.site.paths', /at least one/],
+      [targeted('paths = ["/docs"]'), '5:10: target.site.paths[0]', /relative/],
+      [targeted('paths = ["!docs/"]'), '5:10: target.site.paths[0]', /write "!docs\/\*\*"/],
+      [targeted('paths = ["a/../b"]'), '5:10: target.site.paths[0]', /"\."/],
+      [targeted('submodules = ["https://x"]'), '5:15: target.site.submodules[0]', /not a host/],
+      [targeted('submodules = "x"'), '5:1: target.site.submodules', /true, false, or a list/],
+      [targeted('lfs = "yes"'), '5:1: target.site.lfs', /true or false/],
+      [targeted('on_delete = "/x"'), '5:1: target.site.on_delete', /scripts_dir/],
       [targeted('branches = "-x"'), '5:1: target.site.branches', /git accepts/],
       [targeted('branches = "refs/heads/main"'), '5:1: target.site.branches', /short name/],
       [targeted('events = []'), '5:1: target.site.events', /at least one/],
@@ -165,7 +179,7 @@ describe('contradictions', () => {
 
   test('current inside data_dir, around it, or shared', async () => {
     await oneMistake(targeted('current = "./.landfall/live"'), '5:1: target.site.current', /inside data_dir/)
-    await oneMistake(targeted('current = "."'), '5:1: target.site.current', /would replace data_dir/)
+    await oneMistake(targeted('current = "."'), '5:1: target.site.current', /has data_dir .* inside it/)
     const other = '[target.docs]\nrepo = "acme/docs"\ncurrent = "/srv/./site"\n'
     await oneMistake(targeted(`current = "/srv/site"\n${other}`), '8:1: target.docs.current', /also.*"site"/)
   })

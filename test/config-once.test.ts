@@ -16,7 +16,10 @@ describe('once without a file', () => {
     assert.deepEqual([config.file, config.dataDir, config.hooks], [null, dataDir, []])
     assert.match(target?.name ?? '', /^once-[0-9a-f]{12}$/)
     assert.deepEqual([target?.hook, target?.url, target?.repo], [null, once.url, 'acme/site'])
-    assert.deepEqual([target?.run, target?.checkout, target?.branch], [['make'], 'release', 'main'])
+    assert.deepEqual(
+      [target?.run, target?.checkout, target?.follows],
+      [['make'], 'release', { kind: 'branch', branch: 'main' }],
+    )
     assert.deepEqual([target?.timeoutMs, target?.user, target?.onFailure], [5000, 'keeper', null])
   })
 
@@ -38,6 +41,12 @@ describe('once without a file', () => {
         /--branch: /.test(error.message) &&
         /the command after --: /.test(error.message),
     )
+  })
+
+  test('follows one branch: a pattern is a mistake', async () => {
+    const dataDir = await directory()
+    const isRefused = (error: unknown) => hasCode(error, 'usage') && /--branch: "v\*" is a pattern/.test(error.message)
+    await assert.rejects(onceConfig({ ...once, dataDir, branch: 'v*' }), isRefused)
   })
 
   test('always finds a repository in the URL', () => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { chmod, chown, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, chown, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
@@ -199,7 +199,8 @@ describe('finding', () => {
 })
 
 test('accounts and groups are known by name and by number', async () => {
-  assert.deepEqual(await accountNamed('root'), { uid: 0, name: 'root' })
+  const [, , , gid, , home, shell] = /^root:.*$/m.exec(await readFile('/etc/passwd', 'utf8'))?.[0].split(':') ?? []
+  assert.deepEqual(await accountNamed('root'), { uid: 0, name: 'root', gid: Number(gid), home, shell })
   assert.equal(await accountNamed('no-such-account'), null)
   assert.equal(await nameOfUser(0), 'root')
   assert.equal(await nameOfUser(STRANGER), String(STRANGER))

@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict'
-import { chmod, mkdir, readFile } from 'node:fs/promises'
+import { chmod, mkdir } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import * as z from 'zod'
 import { readConfig } from '../src/config/read.ts'
-import { landfallToml } from '../src/config/schema.ts'
 import {
   directory,
   HOOK,
@@ -19,91 +17,17 @@ import {
   USER,
   written,
 } from './support/configs.ts'
+import { CONTRACT_LINES } from './support/contract-lines.ts'
 
 const LATER = 'known, but not available in this version'
 
 describe("the contract's example, each line alone", () => {
-  const lines: Readonly<Record<string, readonly [wrap: (line: string) => string, lines: readonly string[]]>> = {
-    'top level': [
-      topped,
-      [
-        'data_dir    = "/var/lib/landfall"',
-        'scripts_dir = "per-repo-scripts"',
-        'max_jobs    = 4',
-        'drain       = "30s"',
-        'drain       = "wait"',
-        'keep_deliveries = "30d"',
-        'keep_payloads   = "7d"',
-        'keep_runs   = 100',
-      ],
-    ],
-    server: [
-      served,
-      [
-        'listen  = "127.0.0.1:8787"',
-        'listen  = "[::]:8787"',
-        'listen  = "unix:/run/landfall/hooks.sock"',
-        'listen  = "systemd:hooks"',
-        'admin   = "127.0.0.1:8788"',
-        'admin   = "off"',
-        'socket_mode = "0600"',
-        'socket_group = "root"',
-        'public_url  = "https://hooks.example.com"',
-        'max_body = "25MB"',
-        'trusted_proxies = ["127.0.0.1/32"]',
-      ],
-    ],
-    hook: [
-      hooked,
-      [
-        'forge   = "github"',
-        'repos   = ["acme/*"]',
-        'clone   = "https://github.com/{repo}.git"',
-        'known_hosts = "/etc/ssh/ssh_known_hosts"',
-        'missed_after = "60s"',
-      ],
-    ],
-    target: [
-      targeted,
-      [
-        'hook    = "github"',
-        'url     = "git@github.com:acme/site.git"',
-        'branches = "main"',
-        'events  = ["push"]',
-        'script  = "deploy.sh"',
-        'run = ["./deploy", "--fast"]',
-        'checkout = "release"',
-        'checkout = "none"',
-        'current = "/srv/site"',
-        'activate = ["systemctl", "reload", "site"]',
-        'activate = "reload.sh"',
-        'keep_releases = 5',
-        'queue   = "sequential"',
-        'queue   = "evict"',
-        'lane    = "web"',
-        'user    = "keeper"',
-        'env     = { NODE_ENV = "production" }',
-        'pass_env = ["LANG"]',
-        'timeout = "1h"',
-        'fetch_timeout = "10m"',
-        'kill_grace = "10s"',
-        'retries = 0',
-        'rerun_interrupted = true',
-        'poll    = "5m"',
-        'poll    = "off"',
-        'on_failure = "notify.sh"',
-        'on_success = "notify.sh"',
-        'on_recovery = "notify.sh"',
-        'max_log = "10MB"',
-      ],
-    ],
-  }
-  for (const [where, [wrap, each]] of Object.entries(lines)) {
+  for (const [where, [wrap, each]] of Object.entries(CONTRACT_LINES)) {
     for (const line of each) {
       test(`is accepted: ${where}: ${line}`, async () => assert.deepEqual(await mistakes(wrap(line)), []))
     }
   }
-  for (const line of lines['target']?.[1] ?? []) {
+  for (const line of CONTRACT_LINES['target']?.[1] ?? []) {
     test(`is accepted: [defaults]: ${line}`, async () => {
       assert.deepEqual(await mistakes(`${HOOK}[defaults]\n${line}\n${TARGET}`), [])
     })
@@ -119,36 +43,15 @@ describe("the contract's example, each line alone", () => {
       line,
     ]),
     ...[
-      'tags = "v*"',
       'events = ["push", "release"]',
-      'paths = ["site/**", "!**/*.md"]',
-      'path = "/srv/site"',
-      'clean = false',
-      'adopt = false',
-      'checkout = "inplace"',
-      'queue = "parallel"',
-      'branches = ["a", "b"]',
-      'branches = "*"',
-      'branches = "feature/*"',
-      'branches = "{a,b}"',
       'health = "x"',
       'approve = true',
       'rollback_on_failure = true',
       'when = "x"',
       'deploy_on = "x"',
-      'on_delete = "x"',
-      'tag_order = "newest"',
-      'aliases = ["x"]',
-      'restore_on_failure = true',
       'release_mode = "x"',
-      'submodules = true',
-      'lfs = true',
       'sparse = ["x"]',
       'files = ["x"]',
-      'current = "/srv/{branch}"',
-      'lane = "{branch}"',
-      'user = "daemon"',
-      'env = { A = "{branch}" }',
       'env = { A = { exec = ["pass"] } }',
     ].map((line): [typeof topped, string] => [targeted, line]),
     ...[
@@ -218,17 +121,26 @@ describe('a right file', () => {
           repoIsGlob: false,
           hook: 'github',
           url: null,
-          branch: null,
+          aliases: [],
+          follows: { kind: 'default' },
           events: ['push'],
+          paths: null,
           script: null,
           run: null,
           checkout: 'release',
           current: null,
           activate: null,
           keepReleases: 5,
+          path: null,
+          clean: false,
+          adopt: false,
+          restoreOnFailure: false,
+          submodules: null,
+          lfs: false,
           queue: 'sequential',
           lane: null,
           user: 'keeper',
+          account: null,
           env: {},
           masked: [],
           passEnv: [],
@@ -241,6 +153,7 @@ describe('a right file', () => {
           onFailure: null,
           onSuccess: null,
           onRecovery: null,
+          onDelete: null,
           maxLogBytes: 10 * 2 ** 20,
         },
       ],
@@ -296,40 +209,4 @@ test('a missing file and a directory are named', async () => {
 test('a file with the line ends of Windows is read alike', async () => {
   const file = await written(`${HOOK}${TARGET}`.replaceAll('\n', '\r\n'))
   assert.equal((await readConfig({ file, env: {}, secrets: 'resolve', user: USER })).targets[0]?.repo, 'acme/site')
-})
-
-test('every key has a description, and the schema can become a JSON Schema', () => {
-  const schema = z.toJSONSchema(landfallToml, { io: 'input' })
-  const missing: string[] = []
-  const visit = (node: z.core.JSONSchema.JSONSchema, path: string): void => {
-    for (const [key, value] of Object.entries(node.properties ?? {})) {
-      if (typeof value === 'boolean') continue
-      if (value.description === undefined) missing.push(`${path}.${key}`)
-      visit(value, `${path}.${key}`)
-    }
-    if (typeof node.additionalProperties === 'object') visit(node.additionalProperties, `${path}.*`)
-  }
-  visit(schema, '')
-  assert.deepEqual(missing, [])
-  assert.ok(Object.keys(schema.properties ?? {}).length > 10)
-})
-
-test('docs/configuration.md has every key with its default', async () => {
-  const page = await readFile(new URL('../docs/configuration.md', import.meta.url), 'utf8')
-  const missing: string[] = []
-  const visit = ({ properties = {} }: z.core.JSONSchema.JSONSchema): void => {
-    for (const [key, value] of Object.entries(properties)) {
-      if (typeof value === 'boolean') continue
-      const table =
-        value.properties ?? (typeof value.additionalProperties === 'object' && value.additionalProperties.properties)
-      if (table) visit({ properties: table })
-      else {
-        const end = value.default === undefined ? '' : `\`${JSON.stringify(value.default)}\``
-        if (!page.split('\n').some((line) => line.startsWith(`| \`${key}\` |`) && line.endsWith(`| ${end} |`)))
-          missing.push(key)
-      }
-    }
-  }
-  visit(z.toJSONSchema(landfallToml, { io: 'input' }))
-  assert.deepEqual(missing, [])
 })

@@ -154,13 +154,21 @@ function pourDefaults(raw: Table): void {
   const defaults = isTable(raw['defaults']) ? raw['defaults'] : {}
   for (const [name, own] of Object.entries(targets)) {
     if (!isTable(own)) continue
-    const checkout = own['checkout'] ?? defaults['checkout'] ?? ('path' in own ? 'inplace' : 'release')
-    const useless: readonly string[] = wordsOfOthers(checkout)
-    const fitting = Object.entries(defaults).filter(
-      ([key]) => !RIVALS[key]?.some((rival) => rival in own) && !useless.includes(key),
-    )
+    const implied = 'path' in own || 'path' in defaults ? 'inplace' : 'release'
+    const checkout = own['checkout'] ?? defaults['checkout'] ?? implied
+    const fitting = Object.entries(defaults).filter(([key]) => isOfUse(key, own, defaults, checkout))
     targets[name] = { ...Object.fromEntries(fitting), checkout, ...own }
   }
+}
+
+/** False for a default that means nothing to a target, or for which its own words leave no room. */
+function isOfUse(key: string, own: Table, defaults: Table, checkout: unknown): boolean {
+  if (RIVALS[key]?.some((rival) => rival in own)) return false
+  if (key === 'tag_order') return 'tags' in own || ('tags' in defaults && !('branches' in own))
+  if (key === 'lane') return own['queue'] !== 'parallel'
+  // Where it is [defaults] that says the checkout, [defaults] contradicts itself, and that is told.
+  const saysCheckout = 'checkout' in own || !('checkout' in defaults)
+  return !(saysCheckout && wordsOfOthers(checkout).some((word) => word === key))
 }
 
 function valueAt(value: unknown, path: Path): unknown {

@@ -5,6 +5,7 @@ import { isRepository } from '../model.ts'
 import { type Account, ownAccount } from './accounts.ts'
 import type { Config } from './config.ts'
 import { createProblems, type Path, parseDocument } from './document.ts'
+import { quoted } from './grammar.ts'
 import { assemble } from './read.ts'
 import { landfallToml } from './schema.ts'
 
@@ -52,6 +53,8 @@ export async function onceConfig(options: OnceConfigOptions): Promise<Config> {
   const parts = { file: null, base: process.cwd(), hookNames: [], runsAs: null, readSecret: null }
   const config = await assemble({ ...parts, checked, problems, account })
   problems.throwIfAny()
+  if (config.targets.some(({ follows }) => follows.kind === 'branches'))
+    throw new LandfallError('usage', `--branch: ${quoted(branch ?? '')} is a pattern of branches: name one`)
   return config
 }
 

@@ -1,5 +1,5 @@
 /** `[target.*]`: from settings to targets, and what two keys say against each other. */
-import { relative, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { type Account, accountNamed } from './accounts.ts'
 import type { Follows, Target } from './config.ts'
 import type { Path, Problems } from './document.ts'
@@ -125,7 +125,7 @@ function contradictions(reading: Reading): void {
   if (settings.tags === undefined && checked.isGiven(['target', name, 'tag_order']))
     problems.add(key('tag_order'), 'is for tags = "…", and the target follows a branch')
   for (const word of wordsOfOthers(settings.checkout)) {
-    if (checked.isGiven(['target', name, word]))
+    if (!checked.isFaulty(key('checkout')) && checked.isGiven(['target', name, word]))
       problems.add(key(word), `is for checkout = ${ownersOf(word)}, but checkout is ${quoted(settings.checkout)}`)
   }
   if (settings.checkout === 'inplace' && settings.path === undefined && !checked.isFaulty(key('path')))
@@ -207,14 +207,28 @@ function placeOf({ settings, key, base, dataDir, problems }: Reading, word: 'cur
   const written = settings[word]
   if (written === undefined) return null
   const place = resolve(base, written)
-  if (isWithin(dataDir, place)) problems.add(key(word), `is inside data_dir (${dataDir}), which is landfall's alone`)
-  else if (isWithin(place, dataDir)) problems.add(key(word), `has data_dir (${dataDir}) inside it`)
+  const [ours, theirs] = [componentsOf(dataDir), componentsOf(place)]
+  if (theirs.slice(0, ours.length).every((component, index) => couldBe(component, ours[index] ?? ''))) {
+    const what =
+      theirs.length < ours.length
+        ? `has data_dir (${dataDir}) inside it`
+        : `is inside data_dir (${dataDir}), which is landfall's alone`
+    problems.add(key(word), written.includes('{branch}') ? `${what}, for a branch of that name` : what)
+  }
   return place
 }
 
-function isWithin(directory: string, path: string): boolean {
-  const way = relative(directory, path)
-  return way !== '..' && !way.startsWith('../')
+function componentsOf(path: string): readonly string[] {
+  return path.split('/').filter((component) => component !== '')
+}
+
+/** Whoever may push chooses the names of branches. In a path such a name is one component that begins with a letter or digit. */
+function couldBe(component: string, name: string): boolean {
+  if (!component.includes('{branch}')) return component === name
+  const prefix = component.slice(0, component.indexOf('{branch}'))
+  const suffix = component.slice(component.lastIndexOf('{branch}') + '{branch}'.length)
+  const between = name.slice(prefix.length, name.length - suffix.length)
+  return name === `${prefix}${between}${suffix}` && /^[A-Za-z0-9]/.test(between)
 }
 
 /** One link, or one working tree, is one target's. */
