@@ -104,7 +104,8 @@ export interface Forge {
   form(url: string, secret: string): readonly { readonly field: string; readonly value: string }[]
 }
 
-const REPOSITORY = /^[A-Za-z0-9_][A-Za-z0-9._-]*(?:\/[A-Za-z0-9_.-]+){1,20}$/
+/** What every full name looks like; `isRepository` refuses more. */
+export const REPOSITORY = /^[A-Za-z0-9_][A-Za-z0-9._-]*(?:\/[A-Za-z0-9_.-]+){1,20}$/
 
 /** True for `owner/name` or `group/sub/name` that is safe in a URL and in a path. */
 export function isRepository(text: unknown): text is string {

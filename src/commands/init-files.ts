@@ -47,8 +47,12 @@ export function secretName(forge: ForgeName): string {
 // A JSON string is a TOML string.
 const toml = (text: string): string => JSON.stringify(text)
 
+/** The JSON Schema that this landfall ships, as a URL: editors find it from wherever the configuration lies. */
+const SCHEMA = new URL('../../landfall.schema.json', import.meta.url).href
+
 function configurationFor({ forge, repo, publicUrl, deployKey, account }: Plan): string {
   const lines = [
+    `#:schema ${SCHEMA}`,
     '# The configuration of landfall. `landfall check` says what it amounts to.',
     '',
     '[server]',

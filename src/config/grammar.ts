@@ -4,7 +4,8 @@ import { isRepository } from '../model.ts'
 import type { Listen } from './config.ts'
 
 const UNITS_MS = [86_400_000, 3_600_000, 60_000, 1000, 1] as const
-const DURATION = /^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?$/
+/** Fits the empty text too, which is no duration. */
+export const DURATION = /^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?$/
 
 /** `90s`, `5m`, `1h30m`, `7d`, `250ms`, in milliseconds; units from large to small, each at most once. Null for anything else. */
 export function parseDuration(text: string): number | null {
@@ -16,9 +17,11 @@ export function parseDuration(text: string): number | null {
 
 const UNITS_BYTES: Readonly<Record<string, number>> = { B: 1, KB: 2 ** 10, MB: 2 ** 20, GB: 2 ** 30 }
 
+export const SIZE = /^(\d+)(B|KB|MB|GB)$/
+
 /** `25MB`, `512KB`, `1GB`, `100B`, in bytes; MB is 2^20. Null for anything else. */
 export function parseSize(text: string): number | null {
-  const parts = /^(\d+)(B|KB|MB|GB)$/.exec(text)
+  const parts = SIZE.exec(text)
   const bytes = Number(parts?.[1]) * (UNITS_BYTES[parts?.[2] ?? ''] ?? Number.NaN)
   return Number.isSafeInteger(bytes) ? bytes : null
 }
@@ -26,23 +29,30 @@ export function parseSize(text: string): number | null {
 /** The kernel keeps a socket's path in 108 bytes, the last of them NUL: unix(7). */
 const MAX_SOCKET_PATH_BYTES = 107
 
+const UNIX = /^unix:([\s\S]+)$/
+const DESCRIPTOR = /^systemd:([A-Za-z0-9_.-]+)$/
+const HOST_PORT = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)):(\d{1,5})$/
+export const LISTEN = [HOST_PORT, UNIX, DESCRIPTOR] as const
+
 /** `host:port`, `[::]:port`, `unix:/path`, `systemd:<fd name>`. A unix path stays as written. Null for anything else. */
 export function parseListen(text: string): Listen | null {
-  if (text.startsWith('unix:')) {
-    const path = text.slice('unix:'.length)
-    return path !== '' && !path.includes('\0') && Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES
-      ? { kind: 'unix', path }
-      : null
+  const path = UNIX.exec(text)?.[1]
+  if (path !== undefined) {
+    const fits = !path.includes('\0') && Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES
+    return fits ? { kind: 'unix', path } : null
   }
-  const descriptor = /^systemd:([A-Za-z0-9_.-]+)$/.exec(text)?.[1]
+  const descriptor = DESCRIPTOR.exec(text)?.[1]
   if (descriptor !== undefined) return { kind: 'systemd', name: descriptor }
-  const parts = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)):(\d{1,5})$/.exec(text)
+  const parts = HOST_PORT.exec(text)
   const host = parts?.[1] ?? parts?.[2]
   const port = Number(parts?.[3])
   if (host === undefined || !(port <= 65_535)) return null
   if (parts?.[1] !== undefined && !isIPv6(host)) return null
   return { kind: 'tcp', host, port }
 }
+
+/** What every network looks like; not all that looks like it is one. */
+export const NETWORK = /^[0-9A-Fa-f:.]+(?:%[^/]+)?(?:\/\d{1,3})?$/
 
 /** A network as `address/bits`; a bare address is the network of itself. Null for anything else. */
 export function parseCidr(text: string): string | null {
@@ -60,6 +70,9 @@ export function isGlob(text: string): boolean {
   return GLOB.test(text)
 }
 
+/** What every repository's name and pattern looks like; not all that looks like it is one. */
+export const REPOSITORY_OR_PATTERN = /^[\w.\-\/*?\[\]\{\}!,^]*(?:\/|\*\*)[\w.\-\/*?\[\]\{\}!,^]*$/v
+
 /** What is wrong with a repository's name or pattern, or null. */
 export function wrongRepository(text: string): string | null {
   if (!isGlob(text)) return isRepository(text) ? null : `${quoted(text)} is not a repository's full name (owner/name)`
@@ -68,6 +81,10 @@ export function wrongRepository(text: string): string | null {
     return `${quoted(text)} fits no repository, because * stops at "/"; write "owner/*" or "**"`
   return null
 }
+
+/** What every remote looks like, and what none does; the rest is for `wrongRemote`. */
+export const REMOTE = /^[^-\s]\S*$/
+export const WITH_CREDENTIALS = /^https?:\/\/[^/\\@:]+(?::[^/\\@]*)?@/
 
 const SCHEMES = new Set(['https:', 'http:', 'ssh:', 'file:'])
 /** `git@host:path`, as scp writes it; `ext::` and other helpers have a second colon there. */
@@ -99,6 +116,9 @@ function wrongUrl(text: string): string | null {
   if (url.hostname.startsWith('-') || url.username.startsWith('-')) return 'has a host or user that begins with "-"'
   return null
 }
+
+/** What every `clone` looks like. */
+export const CLONE = /^[^{}\s]*(?:\{repo\}[^{}\s]*)+$/
 
 /** What is wrong with a hook's `clone`, or null. A repository's name must not decide which host is asked. */
 export function wrongClone(text: string): string | null {

@@ -1,12 +1,13 @@
 /** `[target.*]` and `[defaults]`: every key of a target. What needs more than one key to judge is in `targets.ts`. */
 import * as z from 'zod'
-import { isRef, isRepository } from '../model.ts'
-import { quoted, wrongRemote } from './grammar.ts'
+import { isRef, isRepository, REPOSITORY } from '../model.ts'
+import { quoted, REMOTE, WITH_CREDENTIALS, wrongRemote } from './grammar.ts'
 import {
   A_DURATION,
   argv,
   count,
   LATER,
+  looksLike,
   oneOf,
   path,
   proven,
@@ -19,27 +20,38 @@ import {
   timer,
 } from './words.ts'
 
-const variable = proven((name) => {
-  if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) return `${quoted(name)} is not the name of an environment variable`
-  return name.startsWith('LANDFALL_')
-    ? `${quoted(name)} is reserved: landfall sets every LANDFALL_ variable itself`
-    : null
-})
+const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/
+const RESERVED = /^LANDFALL_/
+const variableLooks = { ...looksLike(VARIABLE), not: looksLike(RESERVED) }
+
+function wrongVariable(name: string): string | null {
+  if (!VARIABLE.test(name)) return `${quoted(name)} is not the name of an environment variable`
+  return RESERVED.test(name) ? `${quoted(name)} is reserved: landfall sets every LANDFALL_ variable itself` : null
+}
+
+const FULL_REF = /^refs\//
+/** What every branch, tag and pattern of them looks like; git refuses more. */
+const REF_OR_PATTERN = /^[^- ~^:\\\t\r\n][^ ~^:\\\t\r\n]*$/
 
 /** A short name, or a pattern of names; in a list a `!` in front excludes. */
 function wrongRefPattern(what: 'branch' | 'tag', example: string) {
   return (text: string): string | null => {
-    if (text.startsWith('refs/')) return `must be a short name such as ${quoted(example)}, not ${quoted(text)}`
+    if (FULL_REF.test(text)) return `must be a short name such as ${quoted(example)}, not ${quoted(text)}`
     const sample = text.replace(/^!/, '').replace(/[*?[\]{}!,]/g, 'x')
     return isRef(`refs/heads/${sample}`) ? null : `${quoted(text)} is not a ${what} that git accepts`
   }
 }
 
 function refs(what: 'branch' | 'tag', example: string) {
-  const one = proven(wrongRefPattern(what, example))
+  const one = proven(wrongRefPattern(what, example)).meta({ ...looksLike(REF_OR_PATTERN), not: looksLike(FULL_REF) })
   const several = z.array(one).min(1, `must name at least one ${what} or pattern`)
-  return z.union([one, several], { error: 'must be a string, or a list of strings' })
+  return z
+    .union([one, several], { error: 'must be a string, or a list of strings' })
+    .meta({ kind: `${what} or pattern, or a list of them` })
 }
+
+/** What every path and pattern of paths looks like; not all that looks like it is one. */
+const PATH_OR_PATTERN = /^(?:[^/!]|![^/])(?:[\s\S]*[^/])?$/
 
 function wrongPath(text: string): string | null {
   const plain = text.replace(/^!/, '')
@@ -50,114 +62,246 @@ function wrongPath(text: string): string | null {
   return /(?:^|\/)\.\.?(?:\/|$)/.test(plain) ? `${quoted(text)} must have no "." or ".." in it` : null
 }
 
+const HOST = /^(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?$/
 function wrongHost(text: string): string | null {
-  return /^(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?$/.test(text)
-    ? null
-    : `${quoted(text)} is not a host such as "github.com" or "*.example.com"`
+  return HOST.test(text) ? null : `${quoted(text)} is not a host such as "github.com" or "*.example.com"`
 }
 
-const places = (what: string) => path().optional().describe(what)
+const LANE = /^(?:\{branch\}|[A-Za-z0-9_])(?:\{branch\}|[A-Za-z0-9._/-]){0,199}$/
+function wrongLane(text: string): string | null {
+  return LANE.test(text) ? null : 'must have letters, digits and . _ - / only'
+}
+
+const ACCOUNT = /^[A-Za-z_][A-Za-z0-9_.-]*\$?$/
+function wrongAccount(text: string): string | null {
+  return ACCOUNT.test(text) ? null : `${quoted(text)} is not an account's name`
+}
+
+function wrongAlias(text: string): string | null {
+  return isRepository(text) ? null : `${quoted(text)} is not a repository's full name (owner/name)`
+}
 
 export const target = table(
   {
-    repo: repository.optional().describe('Full name of the repository, or a pattern: one instance a repository.'),
-    hook: z.string().optional().describe('The hook that announces it; default: the only hook, if there is one.'),
-    url: proven(wrongRemote).optional().describe("Where it is fetched; default: from the hook's `clone`."),
+    repo: repository.optional().meta({
+      description: 'The full name of the repository, or a pattern; with a pattern each repository is an instance.',
+      byDefault: 'none, so it must be given',
+      example: 'acme/site',
+    }),
+    hook: z.string().optional().meta({
+      description: 'The hook that announces its pushes.',
+      kind: "hook's name",
+      byDefault: 'the only hook; among several none, and then `url` must be given and it only polls',
+      example: 'github',
+    }),
+    url: proven(wrongRemote)
+      .meta({ ...looksLike(REMOTE), not: looksLike(WITH_CREDENTIALS), kind: 'remote' })
+      .optional()
+      .meta({
+        description: 'Where it is fetched from: https, ssh, `git@host:path`, file or a path.',
+        byDefault: "the hook's `clone`",
+        example: 'git@github.com:acme/site.git',
+      }),
     aliases: z
-      .array(
-        proven((text) => (isRepository(text) ? null : `${quoted(text)} is not a repository's full name (owner/name)`)),
-      )
+      .array(proven(wrongAlias).meta(looksLike(REPOSITORY)))
       .default([])
-      .describe('Other names that the repository has, or had before it was renamed.'),
+      .meta({
+        description: 'Other names that the repository has, or had before it was renamed.',
+        kind: 'list of repositories',
+        example: ['acme/website'],
+      }),
     branches: refs('branch', 'main')
       .optional()
-      .describe(
-        "The branch to follow; default: the remote's default branch. A list or a pattern makes one instance a branch.",
-      ),
-    tags: refs('tag', 'v1.0').optional().describe('The tags to follow, instead of branches: a pattern, or several.'),
-    tag_order: oneOf(['version', 'newest'])
-      .default('version')
-      .describe('Which of the tags is deployed: the one with the highest version, or the newest.'),
+      .meta({
+        description: 'The branch to follow. With a pattern, or a list, each branch is an instance.',
+        byDefault: "the remote's default branch",
+        example: ['main', 'preview/*'],
+      }),
+    tags: refs('tag', 'v1.0').optional().meta({
+      description: 'The tags to follow, in the place of branches; `tag_order` says which of them is deployed.',
+      byDefault: 'branches are followed',
+      example: 'v*',
+    }),
+    tag_order: oneOf(['version', 'newest']).default('version').meta({
+      description: 'Which tag is deployed: the one with the highest version, or the newest.',
+      example: 'newest',
+    }),
     events: z
-      .array(z.string().refine((event) => event === 'push', `an event other than "push" is ${LATER}`))
+      .array(
+        z
+          .string()
+          .refine((event) => event === 'push', `an event other than "push" is ${LATER}`)
+          .meta({ enum: ['push'] }),
+      )
       .min(1, 'must name at least one event')
       .default(['push'])
-      .describe('The events that cause runs.'),
+      .meta({ description: 'The events that cause runs.', kind: 'list of events', example: ['push'] }),
     paths: z
-      .array(proven(wrongPath))
+      .array(proven(wrongPath).meta(looksLike(PATH_OR_PATTERN)))
       .min(1, 'must name at least one path or pattern')
       .optional()
-      .describe('Run only if one of these files changed since the deployed commit; a "!" in front excludes.'),
-    script: script().optional().describe('A script in scripts_dir; default: looked for by convention.'),
-    run: argv().optional().describe('A program and its arguments, from the checkout, instead of a script.'),
-    checkout: oneOf(['release', 'inplace', 'none'])
-      .default('release')
-      .describe('What the script finds on disk; default: "inplace" where `path` is given, else "release".'),
-    current: places('Symlink to the live release.'),
+      .meta({
+        description:
+          'A run is made only where one of these files differs from the deployed commit; a `!` in front excludes.',
+        kind: 'list of paths and patterns',
+        byDefault: 'any file',
+        example: ['site/**', '!**/*.md'],
+      }),
+    script: script().optional().meta({
+      description: 'The script that deploys: a file in `scripts_dir`.',
+      byDefault: 'the one that is named like the repository',
+      example: 'deploy.sh',
+    }),
+    run: argv()
+      .optional()
+      .meta({
+        description: 'A program and its arguments, in the checkout, in the place of a script.',
+        byDefault: 'the script',
+        example: ['./deploy', '--fast'],
+      }),
+    checkout: oneOf(['release', 'inplace', 'none']).default('release').meta({
+      description:
+        'What the script finds on disk: a fresh directory that is kept as a release, the one tree at `path`, or nothing.',
+      byDefault: '"inplace" where `path` is given, else "release"',
+      example: 'none',
+    }),
+    current: path().optional().meta({
+      description: 'A symlink to the live release, switched once the script has succeeded. May hold `{branch}`.',
+      byDefault: 'none',
+      example: '/srv/site',
+    }),
     activate: z
       .union([argv(), script()], { error: 'must be a list of strings, or a name in scripts_dir' })
       .optional()
-      .describe('Runs after `current` was switched: a program and its arguments, or a script of scripts_dir.'),
-    keep_releases: count(1).default(5).describe('Releases to keep.'),
-    path: places('The working tree that is brought to the commit, for checkout = "inplace".'),
-    clean: z.boolean().default(false).describe('Whether untracked files in `path` are removed; ignored ones stay.'),
-    adopt: z
-      .boolean()
-      .default(false)
-      .describe('Whether a tree at `path` may be taken over that has edits, or commits that the remote does not know.'),
-    restore_on_failure: z
-      .boolean()
-      .default(false)
-      .describe('Whether `path` goes back to the commit that it was at when the script has failed.'),
+      .meta({
+        description: 'Runs after `current` was switched; if it fails, `current` is switched back.',
+        byDefault: 'nothing',
+        example: ['systemctl', 'reload', 'site'],
+      }),
+    keep_releases: count(1).default(5).meta({
+      description: 'How many releases of each instance stay on disk; the live one and the one before it always do.',
+      example: 2,
+    }),
+    path: path().optional().meta({
+      description: 'The working tree that is brought to the commit, in place. May hold `{branch}`.',
+      byDefault: 'none',
+      example: '/srv/site',
+    }),
+    clean: z.boolean().default(false).meta({
+      description: 'Whether untracked files in `path` are removed; ignored ones stay in any case.',
+      example: true,
+    }),
+    adopt: z.boolean().default(false).meta({
+      description: 'Whether a tree at `path` is taken over that has edits, or commits that the remote does not know.',
+      example: true,
+    }),
+    restore_on_failure: z.boolean().default(false).meta({
+      description: 'Whether `path` goes back to the commit that it was at where the script fails.',
+      example: true,
+    }),
     submodules: z
-      .union([z.boolean(), z.array(proven(wrongHost)).min(1, 'must name at least one host')], {
+      .union([z.boolean(), z.array(proven(wrongHost).meta(looksLike(HOST))).min(1, 'must name at least one host')], {
         error: 'must be true, false, or a list of hosts',
       })
       .default(false)
-      .describe("Whether submodules are checked out: true for those on the repository's own host, or a list of hosts."),
-    lfs: z.boolean().default(false).describe('Whether files kept in Git LFS are fetched; needs git-lfs.'),
-    queue: oneOf(['sequential', 'evict', 'parallel'])
-      .default('sequential')
-      .describe('What waiting runs do to each other.'),
-    lane: proven((text) =>
-      /^[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}$/.test(text.replaceAll('{branch}', 'x'))
-        ? null
-        : 'must have letters, digits and . _ - / only',
-    )
+      .meta({
+        description:
+          "Whether submodules are checked out: those on the repository's own host, or on these hosts as well.",
+        kind: 'true, false, or a list of hosts',
+        example: ['github.com'],
+      }),
+    lfs: z.boolean().default(false).meta({
+      description: 'Whether files that are kept in Git LFS are fetched; needs `git-lfs`.',
+      example: true,
+    }),
+    queue: oneOf(['sequential', 'evict', 'parallel']).default('sequential').meta({
+      description:
+        'What pushes that wait do: all of them run in order, only the newest runs, or none waits for another.',
+      example: 'evict',
+    }),
+    lane: proven(wrongLane).meta(looksLike(LANE)).optional().meta({
+      description:
+        'The queue in which its runs wait for each other; targets that name the same share it. May hold `{branch}`.',
+      byDefault: '`<hook>/<repository>`',
+      example: 'web',
+    }),
+    user: proven(wrongAccount)
+      .meta({ ...looksLike(ACCOUNT), kind: 'account' })
       .optional()
-      .describe('The serial queue that its runs share; default: "<hook>/<repository>".'),
-    user: proven((text) =>
-      /^[A-Za-z_][A-Za-z0-9_.-]*\$?$/.test(text) ? null : `${quoted(text)} is not an account's name`,
-    )
-      .optional()
-      .describe('The account that everything of this target runs as.'),
+      .meta({
+        description: "The account that everything of this target runs as; another than landfall's own needs root.",
+        byDefault: 'the account that runs landfall, save root, which must be written out',
+        example: 'deploy',
+      }),
     env: z
-      .record(z.string(), source().superRefine(checkEnvValue))
+      .record(z.string().meta(variableLooks), source().superRefine(checkEnvValue))
       .superRefine((values, context) => {
         for (const name of Object.keys(values)) {
-          const wrong = variable.safeParse(name).error?.issues[0]
-          if (wrong !== undefined) context.addIssue({ code: 'custom', message: wrong.message, path: [name] })
+          const message = wrongVariable(name)
+          if (message !== null) context.addIssue({ code: 'custom', message, path: [name] })
         }
       })
       .default({})
-      .describe("Variables of the script's environment; a value from a source is masked in logs."),
-    pass_env: z.array(variable).default([]).describe("Variables that the script gets from landfall's own environment."),
-    timeout: timer(1, '1ms').prefault('1h').describe('How long the script may take.'),
-    fetch_timeout: timer(1, '1ms').prefault('10m').describe('How long a fetch may take.'),
-    kill_grace: timer().prefault('10s').describe('From TERM to KILL.'),
-    retries: count(0).default(0).describe('Further attempts after `failed` or `timed-out`.'),
-    rerun_interrupted: z.boolean().default(true).describe('Whether a run that a crash interrupted is run again.'),
+      .meta({
+        description:
+          'Variables for the script. A value may hold `{branch}`, or come from a secret source: then logs mask it.',
+        kind: 'table of texts and secrets',
+        example: { NODE_ENV: 'production', TOKEN: { env: 'SITE_TOKEN' } },
+      }),
+    pass_env: z
+      .array(proven(wrongVariable).meta(variableLooks))
+      .default([])
+      .meta({
+        description: "Variables that the script gets from landfall's own environment.",
+        kind: 'list of variables',
+        example: ['LANG', 'https_proxy'],
+      }),
+    timeout: timer(1, '1ms').prefault('1h').meta({ description: 'How long the script may take.', example: '10m' }),
+    fetch_timeout: timer(1, '1ms').prefault('10m').meta({ description: 'How long a fetch may take.', example: '2m' }),
+    kill_grace: timer().prefault('10s').meta({
+      description: 'How long a script that is ended by TERM has until it is ended by KILL.',
+      example: '1m',
+    }),
+    retries: count(0).default(0).meta({
+      description: 'How often a run that failed or timed out is tried again, after 10 s and then ever later.',
+      example: 2,
+    }),
+    rerun_interrupted: z.boolean().default(true).meta({
+      description: 'Whether a run that a crash interrupted is run again.',
+      example: false,
+    }),
     poll: z
       .union([z.literal('off'), timer(1000, '1s')], { error: `must be ${A_DURATION}, or "off"` })
       .optional()
-      .describe('How often the remote is asked; default "5m", and "off" for checkout = "none".'),
-    on_failure: script().optional().describe('Script after the last attempt failed.'),
-    on_success: script().optional().describe('Script after success.'),
-    on_recovery: script().optional().describe('Script after the first success that follows a failure.'),
-    on_delete: script()
-      .optional()
-      .describe('Script after the branch of an instance was deleted, before the instance is retired.'),
-    max_log: size().prefault('10MB').describe('Of a log, head and tail are kept.'),
+      .meta({
+        description: 'How often the remote is asked, whether or not hooks come; at least "1s".',
+        byDefault: '"5m"; with checkout = "none" "off"',
+        example: '1m',
+      }),
+    on_failure: script().optional().meta({
+      description: 'A script for after the last attempt has failed.',
+      byDefault: 'nothing',
+      example: 'notify.sh',
+    }),
+    on_success: script().optional().meta({
+      description: 'A script for after a success.',
+      byDefault: 'nothing',
+      example: 'notify.sh',
+    }),
+    on_recovery: script().optional().meta({
+      description: 'A script for after the first success that follows a failure.',
+      byDefault: 'nothing',
+      example: 'notify.sh',
+    }),
+    on_delete: script().optional().meta({
+      description: 'A script for when the branch of an instance was deleted, before the instance is retired.',
+      byDefault: 'nothing',
+      example: 'remove-preview.sh',
+    }),
+    max_log: size().prefault('10MB').meta({
+      description: 'The most that is kept of the log of a run: its beginning and its end.',
+      example: '50MB',
+    }),
   },
   ['health', 'rollback_on_failure', 'approve', 'when', 'deploy_on', 'release_mode', 'sparse', 'files'],
 )

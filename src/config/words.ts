@@ -1,7 +1,10 @@
-/** What keys are made of: words, tables, strings that are parsed, each with a sentence for whoever gets it wrong. */
+/**
+ * What keys are made of: words, tables, strings that are parsed, each with a sentence for whoever gets it wrong, and with what
+ * the JSON Schema and the page about the configuration tell of it (`.meta`): there its `kind` is its type in words.
+ */
 import { closest, distance } from 'fastest-levenshtein'
 import * as z from 'zod'
-import { parseDuration, parseSize, quoted, wrongRepository } from './grammar.ts'
+import { DURATION, parseDuration, parseSize, quoted, REPOSITORY_OR_PATTERN, SIZE, wrongRepository } from './grammar.ts'
 
 /** What the contract reserves for a later issue is refused in these words, wherever it stands. */
 export const LATER = 'known, but not available in this version'
@@ -55,36 +58,55 @@ export function proven(wrong: (text: string) => string | null) {
   })
 }
 
+/**
+ * What the JSON Schema says of a string, which must fit one of `patterns`. It may be laxer than the validation, never stricter,
+ * and keeps to what regular expressions have in every language: no looking ahead, no classes by name.
+ */
+export function looksLike(...patterns: readonly RegExp[]): { readonly pattern: string } {
+  return { pattern: patterns.map(({ source }) => source.replaceAll('\\/', '/')).join('|') }
+}
+
 const DAY_MS = 86_400_000
 /** Node's timers hold 2^31 - 1 ms; a longer one would fire at once. */
 const MAX_TIMER_MS = 24 * DAY_MS
 export const A_DURATION = 'a duration such as "90s", "5m", "1h30m" or "7d"'
 
-export const duration = () => written(parseDuration, A_DURATION)
+export const duration = () =>
+  written(parseDuration, A_DURATION).meta({ ...looksLike(DURATION), minLength: 1, kind: 'duration' })
 export const timer = (least = 0, leastText = '') =>
   duration()
     .refine((ms) => ms <= MAX_TIMER_MS, 'must be at most "24d"')
     .refine((ms) => ms >= least, `must be at least ${quoted(leastText)}`)
 export const size = () =>
-  written(parseSize, 'a size such as "25MB", "512KB" or "1GB"').refine((n) => n > 0, 'must not be 0')
+  written(parseSize, 'a size such as "25MB", "512KB" or "1GB"')
+    .refine((n) => n > 0, 'must not be 0')
+    .meta({ ...looksLike(SIZE), kind: 'size' })
 export const count = (least: number) => z.int().min(least)
-export const path = () => proven((text) => (text === '' || text.includes('\0') ? 'must be a path' : null))
+export const path = () =>
+  proven((text) => (text === '' || text.includes('\0') ? 'must be a path' : null)).meta({ minLength: 1, kind: 'path' })
 const argument = proven((text) => (text.includes('\0') ? 'must not contain a NUL' : null))
 export const argv = () =>
   z
     .array(argument)
     .refine(([program = '']) => program !== '' && !program.startsWith('-'), 'must begin with the program')
-export const script = () => proven(wrongScript)
-export const repository = proven(wrongRepository)
+    .meta({ minItems: 1, kind: 'list: a program and its arguments' })
+export const script = () => proven(wrongScript).meta({ ...looksLike(SCRIPT), kind: 'script' })
+export const repository = proven(wrongRepository).meta({
+  ...looksLike(REPOSITORY_OR_PATTERN),
+  kind: 'repository or pattern',
+})
+
+/** No part is empty, `.` or `..`, and the first does not begin with `-`. */
+const SCRIPT = /^(?:[^-./][^/]*|\.[^./][^/]*|\.\.[^/]+)(?:\/(?:[^./][^/]*|\.[^./][^/]*|\.\.[^/]+))*$/
 
 function wrongScript(text: string): string | null {
   if (text.startsWith('/')) return 'must be a name in scripts_dir, not an absolute path'
-  const parts = text.split('/')
-  const unsafe = parts.some((part) => part === '' || part === '.' || part === '..')
-  return unsafe || /^-|\p{Cc}/u.test(text) ? `${quoted(text)} is not a name in scripts_dir` : null
+  return SCRIPT.test(text) && !/\p{Cc}/u.test(text) ? null : `${quoted(text)} is not a name in scripts_dir`
 }
 
 // --- Secrets ------------------------------------------------------------------------------------------------------
+
+const CREDENTIAL = /^[A-Za-z0-9_.@-]+$/
 
 const sourceTable = table(
   {
@@ -92,23 +114,28 @@ const sourceTable = table(
       .string()
       .min(1, 'must not be empty')
       .optional()
-      .describe('The name of an environment variable, of the process or of `.env`.'),
-    file: path().optional().describe('A file; a newline at its end does not count.'),
+      .describe('The name of a variable, of the process or of `.env`.'),
+    file: path().optional().describe('The path of a file; line breaks at its end do not count.'),
     credential: proven((text) =>
-      /^[\w.@-]+$/.test(text) && !/^\.+$/.test(text) ? null : 'is not the name of a credential',
+      CREDENTIAL.test(text) && !/^\.+$/.test(text) ? null : 'is not the name of a credential',
     )
+      .meta(looksLike(CREDENTIAL))
       .optional()
-      .describe('The name of a systemd credential (LoadCredential=), a file in $CREDENTIALS_DIRECTORY.'),
+      .describe('The name of a systemd credential (`LoadCredential=`).'),
   },
   ['exec'],
-).refine((source) => Object.keys(source).length === 1, {
-  error: 'must have exactly one of env, file and credential',
-  when: ({ issues }) => issues.length === 0,
-})
+)
+  .refine((source) => Object.keys(source).length === 1, {
+    error: 'must have exactly one of env, file and credential',
+    when: ({ issues }) => issues.length === 0,
+  })
+  .meta({ minProperties: 1, maxProperties: 1 })
 
 /** A string is the value itself. */
 export const source = () =>
-  z.union([z.string(), sourceTable], {
-    error: 'must be a string, or one of { env = … }, { file = … }, { credential = … }',
-  })
+  z
+    .union([z.string(), sourceTable], {
+      error: 'must be a string, or one of { env = … }, { file = … }, { credential = … }',
+    })
+    .meta({ kind: 'secret' })
 export type Source = z.output<ReturnType<typeof source>>
