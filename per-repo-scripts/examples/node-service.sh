@@ -5,7 +5,8 @@
 #   repo     = "acme/api"
 #   script   = "examples/node-service.sh"
 #   current  = "/srv/api"             # WorkingDirectory= of the unit
-#   activate = ["systemctl", "restart", "api"]
+#   activate = ["sudo", "-n", "systemctl", "restart", "api"]
+#   user     = "deploy"
 #
 # If the restart fails, landfall switches `current` back and restarts the old release. So that `systemctl restart` knows
 # whether the service came up, give the unit Type=notify, or an ExecStartPost= that asks it for its health.

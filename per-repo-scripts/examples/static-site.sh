@@ -4,7 +4,8 @@
 #   [target.site]
 #   repo    = "acme/site"
 #   script  = "examples/static-site.sh"
-#   current = "/srv/site"            # the web server's root is /srv/site/public
+#   current = "/srv/site"             # the web server's root is /srv/site/public
+#   user    = "deploy"
 #
 # Serve the directory `public` and not the checkout itself: a release has its .git beside it.
 set -eu
