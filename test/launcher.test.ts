@@ -102,7 +102,7 @@ function remoteAt(directory: string, url: string): Remote {
 test('what a person can mend crosses with its code and its sentence', async (t) => {
   const { directory, work, entries } = launched(t)
   const remote = remoteAt(directory, join(directory, 'no-such-repository'))
-  await assert.rejects(work.listRefs({ remote, branches: [], timeoutMs: 60_000 }), (error) => {
+  await assert.rejects(work.listRefs({ remote, branches: [], tags: false, timeoutMs: 60_000 }), (error) => {
     return (hasCode(error, 'remote') || hasCode(error, 'git')) && error.message.includes('no-such-repository')
   })
   assert.deepEqual(entries, [])
@@ -117,7 +117,15 @@ test('a git that hangs is ended with its helpers when the launcher closes', asyn
   const { port } = server.address() as AddressInfo
   const remote = remoteAt(directory, `https://127.0.0.1:${port}/acme/site.git`)
   const env = { LANDFALL_RUN: `${process.pid}000`, LANDFALL_DATA: directory }
-  const facts = { branch: 'main', announced: null, deployed: null, compareAnnounced: false, pinnedAs: 'site' }
+  const wanted = { kind: 'branch', branch: 'main' } as const
+  const facts = {
+    wanted,
+    dueAt: Date.now(),
+    announced: null,
+    deployed: null,
+    compareAnnounced: false,
+    pinnedAs: 'site',
+  }
   const connected = once(server, 'connection')
   const lost = assert.rejects(work.fetch({ remote, ...facts, env, timeoutMs: 120_000 }), (error) =>
     hasCode(error, 'lost'),

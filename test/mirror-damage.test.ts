@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { hasCode } from '../src/errors.ts'
 import { git } from './support/git.ts'
-import { createBench, originIn, program } from './support/mirrors.ts'
+import { createBench, onBranch, originIn, program } from './support/mirrors.ts'
 
 test('what a killed git left in a mirror is cleared away at its first use', async (t) => {
   const bench = createBench(t)
@@ -32,8 +32,9 @@ test('what a killed git left in a mirror is cleared away at its first use', asyn
     writeFileSync(file, '')
   }
   const again = bench.restart()
-  const order = { remote, branch: 'main', announced: null, deployed: null, compareAnnounced: false, pinnedAs: 'site' }
-  assert.equal((await again.fetch({ ...order, env: {}, timeoutMs: 60_000 })).tip, tip)
+  const order = { remote, announced: null, deployed: null, compareAnnounced: false, pinnedAs: 'site' }
+  const due = { wanted: onBranch('main'), dueAt: Date.now() }
+  assert.equal((await again.fetch({ ...order, ...due, env: {}, timeoutMs: 60_000 })).tip, tip)
   assert.deepEqual(left.filter(existsSync), [])
 })
 

@@ -5,11 +5,12 @@ import { test } from 'node:test'
 import { hasCode } from '../src/errors.ts'
 import { parseSha, type Sha } from '../src/model.ts'
 import { git, sha } from './support/git.ts'
-import { createBench, originIn, program } from './support/mirrors.ts'
+import { createBench, onBranch, originIn, program } from './support/mirrors.ts'
 import { until } from './support/until.ts'
 
 const compare = (a: string, b: string) => a.localeCompare(b)
 const NOWHERE = sha('1'.repeat(40))
+const DEFAULT = { kind: 'default' } as const
 
 async function pinsOf(mirror: string): Promise<Record<string, string>> {
   const listed = await git(mirror, 'for-each-ref', '--format=%(refname:lstrip=2) %(objectname)', 'refs/landfall')
@@ -20,9 +21,9 @@ test('a first fetch makes the mirror and tells the tip, and the default branch i
   const bench = createBench(t)
   const origin = await originIn(bench)
   const tip = sha(await git(origin.path, 'rev-parse', 'main'))
-  const fetched = await bench.fetch(bench.remote(origin.path), { branch: null })
+  const fetched = await bench.fetch(bench.remote(origin.path), { wanted: DEFAULT })
   const unknown = { tipToDeployed: 'unknown', announcedInTip: 'no', announcedToDeployed: 'unknown' }
-  assert.deepEqual(fetched, { branch: 'main', tip, ...unknown, commands: 2 })
+  assert.deepEqual(fetched, { ref: 'refs/heads/main', tip, ...unknown, commands: 2 })
   assert.deepEqual(await pinsOf(bench.remote('').mirror), { 'site/tip': tip })
 })
 
@@ -35,7 +36,7 @@ test('one new commit of a known instance costs two git commands to fetch and two
   bench.started()
   const fetched = await bench.fetch(remote, { announced, deployed, compareAnnounced: true })
   assert.deepEqual(fetched, {
-    branch: 'main',
+    ref: 'refs/heads/main',
     tip: announced,
     tipToDeployed: 'ahead',
     announcedInTip: 'yes',
@@ -57,7 +58,7 @@ test('a fetch says how tip, announced and deployed commit lie to each other, in 
   const second = await origin.commit({ 'file.txt': '2' })
   await origin.branch('side', first)
   const side = await origin.commit({ 'file.txt': 'side' })
-  await bench.fetch(remote, { branch: 'side' })
+  await bench.fetch(remote, { wanted: onBranch('side') })
   await origin.branch('main')
   const third = await origin.commit({ 'file.txt': '3' })
 
@@ -84,7 +85,7 @@ test('a fetch says how tip, announced and deployed commit lie to each other, in 
   for (const [announced, deployed, tipToDeployed, announcedInTip, announcedToDeployed, commands] of rows) {
     const fetched = await bench.fetch(remote, { announced, deployed, compareAnnounced: true })
     const claim = { tipToDeployed, announcedInTip, announcedToDeployed, commands }
-    assert.deepEqual(fetched, { branch: 'main', tip: third, ...claim }, `C ${announced} D ${deployed}`)
+    assert.deepEqual(fetched, { ref: 'refs/heads/main', tip: third, ...claim }, `C ${announced} D ${deployed}`)
   }
   const uncompared = await bench.fetch(remote, { announced: second, deployed: first })
   assert.equal(uncompared.announcedToDeployed, 'unknown')
@@ -98,7 +99,7 @@ test('a commit without common history is told from one that is missing', async (
   const remote = bench.remote(origin.path)
   await git(origin.work, 'checkout', '--quiet', '--orphan', 'other')
   const other = await origin.commit({ 'other.txt': 'other' })
-  await bench.fetch(remote, { branch: 'other' })
+  await bench.fetch(remote, { wanted: onBranch('other') })
   const fetched = await bench.fetch(remote, { announced: other, deployed: other, compareAnnounced: true })
   assert.equal(fetched.announcedInTip, 'no')
   assert.equal(fetched.tipToDeployed, 'diverged')
@@ -121,8 +122,8 @@ test('force pushes, a remote that went back, and branches that go and return are
 
   await origin.deleteBranch('main')
   const gone = await bench.fetch(remote, { announced: forced, deployed: forced })
-  assert.deepEqual([gone.branch, gone.tip, gone.tipToDeployed], ['main', null, 'unknown'])
-  assert.equal((await bench.fetch(remote, { branch: null })).branch, null)
+  assert.deepEqual([gone.ref, gone.tip, gone.tipToDeployed], ['refs/heads/main', null, 'unknown'])
+  assert.equal((await bench.fetch(remote, { wanted: DEFAULT })).ref, null)
   await git(origin.work, 'push', '--quiet', 'origin', 'HEAD:main')
   assert.equal((await bench.fetch(remote, { deployed: forced })).tipToDeployed, 'same')
 })
@@ -140,7 +141,7 @@ test('a branch named like a directory that another one was is no obstacle', asyn
     if (gone) await origin.deleteBranch(gone)
     const tip = await origin.commit({ 'file.txt': branch })
     await git(origin.work, 'push', '--quiet', 'origin', `HEAD:refs/heads/${branch}`)
-    assert.equal((await bench.fetch(remote, { branch })).tip, tip, branch)
+    assert.equal((await bench.fetch(remote, { wanted: onBranch(branch) })).tip, tip, branch)
   }
 })
 
@@ -149,8 +150,11 @@ test('an empty remote has no default branch and no tip, and is fetched once it h
   const origin = await originIn(bench)
   const remote = bench.remote(origin.path)
   await origin.deleteBranch('main')
-  for (const branch of [null, 'main']) {
-    assert.deepEqual([(await bench.fetch(remote, { branch })).branch, (await bench.fetch(remote)).tip], [branch, null])
+  for (const [wanted, ref] of [
+    [DEFAULT, null],
+    [onBranch('main'), 'refs/heads/main'],
+  ] as const) {
+    assert.deepEqual([(await bench.fetch(remote, { wanted })).ref, (await bench.fetch(remote)).tip], [ref, null])
   }
   assert.equal(existsSync(remote.mirror), false)
   const tip = await origin.commit({ 'file.txt': 'first' })
@@ -179,22 +183,27 @@ test('refs are listed with one command: the default branch, and of the others th
   await origin.branch('x/main', 'main')
   const other = await origin.commit({ 'file.txt': 'x' })
   bench.started()
-  const order = { remote: bench.remote(origin.path), timeoutMs: 60_000 }
+  const order = { remote: bench.remote(origin.path), tags: false, timeoutMs: 60_000 }
   assert.deepEqual(await bench.work.listRefs({ ...order, branches: ['x/main', 'none', 'main'] }), {
     head: { branch: 'main', tip: main },
     branches: { 'x/main': other, main },
+    tags: {},
   })
   assert.equal(bench.started().length, 1)
   await git(origin.path, 'symbolic-ref', 'HEAD', 'refs/heads/nothing')
-  assert.deepEqual(await bench.work.listRefs({ ...order, branches: ['none'] }), { head: null, branches: {} })
+  assert.deepEqual(await bench.work.listRefs({ ...order, branches: ['none'] }), {
+    head: null,
+    branches: {},
+    tags: {},
+  })
 })
 
 test('a branch name that git would take for an option, a pattern or a path is refused before git starts', async (t) => {
   const bench = createBench(t)
   const remote = bench.remote('/nowhere')
   for (const branch of ['-x', '--upload-pack=touch', 'a b', 'a..b', '*', '', '/a', 'a.lock', 'a\nb', '../../x']) {
-    await assert.rejects(bench.fetch(remote, { branch }), (error) => hasCode(error, 'git'), branch)
-    const order = { remote, branches: [branch], timeoutMs: 1000 }
+    await assert.rejects(bench.fetch(remote, { wanted: onBranch(branch) }), (error) => hasCode(error, 'git'), branch)
+    const order = { remote, branches: [branch], tags: false, timeoutMs: 1000 }
     await assert.rejects(bench.work.listRefs(order), (error) => hasCode(error, 'git'), branch)
   }
   assert.deepEqual(bench.started(), [])

@@ -7,7 +7,7 @@ import { createCheckouts } from '../../src/git/checkout.ts'
 import { createGit } from '../../src/git/git.ts'
 import { createMirrors } from '../../src/git/mirror.ts'
 import type { Sha } from '../../src/model.ts'
-import type { CheckOutOrder, Fetched, FetchOrder, Remote, Work } from '../../src/work.ts'
+import type { CheckOutOrder, Fetched, FetchOrder, Remote, Wanted, Work } from '../../src/work.ts'
 import { createOrigin, type Origin, type OriginOptions } from './git.ts'
 import { temporaryDirectory } from './temporary.ts'
 
@@ -24,7 +24,7 @@ export interface Bench {
   /** Events that were logged. */
   readonly logged: string[]
   remote(url: string, change?: Partial<Remote>): Remote
-  /** A fetch of `remote`'s main with nothing else asked. */
+  /** A fetch of `remote`'s main that is due now, with nothing else asked. */
   fetch(remote: Remote, change?: Partial<FetchOrder>, signal?: AbortSignal): Promise<Fetched>
   /** Checks out into `releases/<commit>`. Resolves to the directory. */
   checkOut(remote: Remote, commit: Sha, change?: Partial<CheckOutOrder>, signal?: AbortSignal): Promise<string>
@@ -51,10 +51,9 @@ export function createBench(t: TestContext, environment: Record<string, string> 
   }
 
   const work = restart()
-  const common = { env: {}, timeoutMs: 120_000 }
+  const common = { env: {}, timeoutMs: 120_000, submodules: null, lfs: false }
   const plain = {
-    wanted: { kind: 'branch', branch: 'main' } as const,
-    dueAt: 0,
+    wanted: onBranch('main'),
     announced: null,
     deployed: null,
     compareAnnounced: false,
@@ -75,7 +74,8 @@ export function createBench(t: TestContext, environment: Record<string, string> 
       credentialsFile: null,
       ...change,
     }),
-    fetch: (remote, change, signal) => work.fetch({ ...common, ...plain, remote, ...change }, signal),
+    fetch: (remote, change, signal) =>
+      work.fetch({ ...common, ...plain, dueAt: Date.now(), remote, ...change }, signal),
     async checkOut(remote, commit, change, signal) {
       const release = join(directory, 'releases', commit)
       const changed = { lines: join(directory, 'changed'), nul: join(directory, 'changed.z') }
@@ -86,8 +86,6 @@ export function createBench(t: TestContext, environment: Record<string, string> 
         previous: null,
         directory: release,
         changed,
-        submodules: null,
-        lfs: false,
         ...change,
       }
       await work.checkOut(order, signal)
@@ -100,6 +98,10 @@ export function createBench(t: TestContext, environment: Record<string, string> 
       return lines.map((line) => line.replace(/^(?:-c (?:credential\.helper=.*fi; \}; f|\S+) )*/, ''))
     },
   }
+}
+
+export function onBranch(branch: string): Wanted {
+  return { kind: 'branch', branch }
 }
 
 /** An executable shell script. */
