@@ -11,8 +11,8 @@ const root = fileURLToPath(new URL('..', import.meta.url))
  * from one above. A room is a folder of `src`, or a file directly in it.
  */
 const FLOORS: readonly (readonly string[])[] = [
-  ['model', 'errors'],
-  ['work', 'log', 'processes', 'decide', 'payload-codec', 'globs'],
+  ['model', 'errors', 'globs', 'tag-order'],
+  ['work', 'log', 'processes', 'decide', 'payload-codec'],
   ['config', 'forges', 'data-dir', 'listen'],
   ['stores', 'git', 'launcher'],
   ['instances', 'remotes', 'lanes', 'receiver', 'silences', 'pruner'],
