@@ -1,8 +1,8 @@
-/** One bare mirror a remote: fetch, list refs, say how commits lie to each other, pin what is still needed. */
-import { join, resolve } from 'node:path'
+/** One bare mirror a remote: fetch, list refs, pin what is still needed, make anew what is broken. */
+import { resolve } from 'node:path'
 import { hasCode, LandfallError, messageOf } from '../errors.ts'
-import { isRef, type Log, parseSha, type Sha } from '../model.ts'
-import type { Fetched, FetchOrder, ListRefsOrder, Relation, Remote, RemoteRefs, Work } from '../work.ts'
+import type { Log, Sha } from '../model.ts'
+import type { Fetched, FetchOrder, Remote, Work } from '../work.ts'
 import { type GitSession, isShortOfResources, type OpenGit, redact } from './git.ts'
 import { createLocks } from './locks.ts'
 import {
@@ -19,6 +19,8 @@ import {
   removeRef,
   sweepMirror,
 } from './mirror-dir.ts'
+import { announcedRelation, commitsAmong, isInTip, relationOf } from './relations.ts'
+import { askRemote, BROKEN_PACK, fetchRefs, headOf } from './remote.ts'
 
 /** Above either, `tidy` packs: a checkout links every pack and loose object, at 10 to 20 µs each. */
 const MAX_LOOSE = 20
@@ -26,10 +28,7 @@ const MAX_PACKS = 8
 const TIDY_MS = 10 * 60_000
 const PIN_MS = 60_000
 
-const BROKEN_PACK = 'has a broken pack'
-
-export interface Mirrors
-  extends Pick<Work, 'listRefs' | 'fetch' | 'chooseTag' | 'relation' | 'touches' | 'pin' | 'tidy'> {
+export interface Mirrors extends Pick<Work, 'listRefs' | 'fetch' | 'chooseTag' | 'relation' | 'touches' | 'pin' | 'tidy'> {
   /** Runs `use` while nobody else uses the mirror. What a dead git left there is cleared away before. */
   exclusively<T>(remote: Remote, signal: AbortSignal | undefined, use: () => Promise<T>): Promise<T>
   /** True where the mirror's history has holes, after a failure that does not explain itself. */
@@ -62,14 +61,33 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
     })
   }
 
+  /** Does `task`, if need be a second time with a mirror that was made anew. */
+  async function repairing<T>(remote: Remote, session: GitSession, task: () => Promise<T>): Promise<T> {
+    try {
+      return await task()
+    } catch (error) {
+      if (!hasCode(error, 'git') || isShortOfResources(messageOf(error))) throw error
+      if (!isBeyondRepair(error) && !(await isBroken(remote, session))) throw error
+    }
+    await remake(remote, session)
+    return await task()
+  }
+
   async function remake(remote: Remote, session: GitSession): Promise<void> {
-    log.warn('mirror-remade', { mirror: remote.mirror, url: redact(remote.url) })
-    const refs = await askRemote({ remote, branches: await knownBranches(remote.mirror), tags: false }, session)
-    const [sample] = refs.head ? [refs.head.tip] : Object.values(refs.branches)
+    const { mirror } = remote
+    log.warn('mirror-remade', { mirror, url: redact(remote.url) })
+    const listed = await askRemote({ remote, branches: await knownBranches(mirror), tags: false }, session)
+    const sample = [listed.head?.tip, ...listed.branches.values()].find((sha) => sha !== undefined)
     if (sample === undefined) throw new LandfallError('git', `${redact(remote.url)} has no commits to clone`)
-    await makeMirror(remote.mirror, formatOf(sample))
-    const branches = Object.keys(refs.branches)
-    await fetchBranches(remote, branches.length === 0 && refs.head ? [refs.head.branch] : branches, session)
+    await makeMirror(mirror, formatOf(sample))
+    const known = [...listed.branches.keys()]
+    const branches = known.length === 0 && listed.head ? [listed.head.branch] : known
+    const refs = branches.map((branch) => ({ from: headOf(branch), to: branchRef(branch) }))
+    await fetchRefs(remote, refs, session)
+  }
+
+  async function followBranch(order: FetchOrder, named: string | null, session: GitSession): Promise<Fetched> {
+    return await compare(order, await fetchBranch(order.remote, named, session), session)
   }
 
   return {
@@ -79,7 +97,12 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
 
     async listRefs({ remote, branches, tags, timeoutMs }, signal) {
       const session = openGit({ remote, doing: 'asking', env: {}, timeoutMs, signal })
-      return await askRemote({ remote, branches, tags }, session)
+      const listed = await askRemote({ remote, branches, tags }, session)
+      return {
+        head: listed.head,
+        branches: Object.fromEntries(listed.branches),
+        tags: Object.fromEntries(listed.tags),
+      }
     },
 
     async chooseTag() {
@@ -100,14 +123,9 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
       if (wanted.kind === 'branch') headOf(wanted.branch)
       return await exclusively(remote, signal, async () => {
         const session = openGit({ remote, doing: 'fetching', env, timeoutMs, signal })
-        try {
-          return await fetchAndCompare(order, session)
-        } catch (error) {
-          if (!hasCode(error, 'git') || isShortOfResources(messageOf(error))) throw error
-          if (!isBeyondRepair(error) && !(await isBroken(remote, session))) throw error
-        }
-        await remake(remote, session)
-        return await fetchAndCompare(order, session)
+        return await repairing(remote, session, () =>
+          followBranch(order, wanted.kind === 'branch' ? wanted.branch : null, session),
+        )
       })
     },
 
@@ -119,7 +137,7 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
         const pinned = new Set((await readPins(mirror, pinnedAs)).values())
         const unsure = Object.values(pins).filter((sha) => !pinned.has(sha))
         const session = openGit({ remote, doing: 'pinning', env: {}, timeoutMs: PIN_MS, signal: undefined })
-        const there = unsure.length > 0 ? await presentOf(unsure, mirror, session) : new Set<string>()
+        const there = unsure.length > 0 ? await commitsAmong(unsure, mirror, session) : new Set<string>()
         const wanted = new Map(Object.entries(pins).filter(([, sha]) => pinned.has(sha) || there.has(sha)))
         await addPins(mirror, pinnedAs, wanted) // before the old ones go: nothing is ever without a pin
         await dropPins(mirror, pinnedAs, new Set(wanted.keys()))
@@ -142,11 +160,16 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
   }
 }
 
-// --- Fetching -------------------------------------------------------------------------------------------------------
+// --- Branches -------------------------------------------------------------------------------------------------------
 
-async function fetchAndCompare(order: FetchOrder, session: GitSession): Promise<Fetched> {
+interface Branch {
+  /** Full name; null where the remote has no default branch. */
+  readonly ref: string | null
+  readonly tip: Sha | null
+}
+
+async function compare(order: FetchOrder, { ref, tip }: Branch, session: GitSession): Promise<Fetched> {
   const { remote, announced, deployed, pinnedAs } = order
-  const { ref, tip } = await fetchTip(order, session)
   if (tip === null) {
     const unknown = { tipToDeployed: 'unknown', announcedInTip: 'missing', announcedToDeployed: 'unknown' } as const
     return { ref, tip, ...unknown, commands: session.commands }
@@ -164,132 +187,30 @@ async function fetchAndCompare(order: FetchOrder, session: GitSession): Promise<
 }
 
 /** Brings the branch (null: the default one) into the mirror, which it makes where there is no sound one. */
-async function fetchTip(
-  { remote, wanted }: FetchOrder,
-  session: GitSession,
-): Promise<{ readonly ref: string | null; readonly tip: Sha | null }> {
+async function fetchBranch(remote: Remote, named: string | null, session: GitSession): Promise<Branch> {
   const format = await mirrorFormat(remote.mirror)
-  const named = wanted.kind === 'branch' ? wanted.branch : null
   if (named !== null && format !== null) {
-    return { ref: headOf(named), tip: await fetchBranches(remote, [named], session) }
+    return { ref: headOf(named), tip: await fetchTip(remote, named, session) }
   }
-  const refs = await askRemote({ remote, branches: named === null ? [] : [named], tags: false }, session)
-  const branch = named ?? refs.head?.branch ?? null
-  const seen = named === null ? refs.head?.tip : refs.branches[named]
+  const listed = await askRemote({ remote, branches: named === null ? [] : [named], tags: false }, session)
+  const branch = named ?? listed.head?.branch ?? null
+  const seen = named === null ? listed.head?.tip : listed.branches.get(named)
   const ref = branch === null ? null : headOf(branch)
   if (branch === null || seen === undefined) return { ref, tip: null }
   if (format === null) await makeMirror(remote.mirror, formatOf(seen))
-  return { ref, tip: await fetchBranches(remote, [branch], session) }
+  return { ref, tip: await fetchTip(remote, branch, session) }
 }
 
-/** Fetches `branches`, all of which the remote should have. Resolves to the first one's tip, null where one is gone. */
-async function fetchBranches(remote: Remote, branches: readonly string[], session: GitSession): Promise<Sha | null> {
-  const refspecs = branches.map((branch) => `+${headOf(branch)}:${branchRef(branch)}`)
-  const options = ['--no-tags', '--no-recurse-submodules', '--no-write-fetch-head']
-  const fetched = await session.run(['fetch', ...options, '--', remote.url, ...refspecs], { gitDir: remote.mirror })
-  const [first] = branches
-  if (fetched.code !== 0 && /couldn't find remote ref/.test(fetched.stderr)) {
-    if (first !== undefined) await removeRef(remote.mirror, branchRef(first))
+/** Null where the branch is gone. */
+async function fetchTip(remote: Remote, branch: string, session: GitSession): Promise<Sha | null> {
+  const to = branchRef(branch)
+  if (!(await fetchRefs(remote, [{ from: headOf(branch), to }], session))) {
+    await removeRef(remote.mirror, to)
     return null
   }
-  if (fetched.code !== 0) throw session.failure(fetched)
-  // Git gets around a pack it cannot read by fetching everything again, but every release would inherit that pack.
-  if (fetched.stderr.includes(`packfile ${join(remote.mirror, 'objects')}`)) {
-    throw new LandfallError('git', `the mirror ${remote.mirror} ${BROKEN_PACK}`)
-  }
-  const tip = first === undefined ? null : await readRef(remote.mirror, branchRef(first))
-  if (first !== undefined && tip === null) throw new LandfallError('git', `the mirror ${remote.mirror} lost ${first}`)
+  const tip = await readRef(remote.mirror, to)
+  if (tip === null) throw new LandfallError('git', `the mirror ${remote.mirror} lost ${branch}`)
   return tip
-}
-
-async function askRemote(
-  { remote, branches, tags }: Pick<ListRefsOrder, 'remote' | 'branches' | 'tags'>,
-  session: GitSession,
-): Promise<RemoteRefs> {
-  const heads = branches === 'all' ? ['refs/heads/*'] : branches.map(headOf)
-  const patterns = ['HEAD', ...heads, ...(tags ? ['refs/tags/*'] : [])]
-  // Outside of any repository, so that a broken mirror does not matter and no repository's configuration applies.
-  const listed = await session.run(['ls-remote', '--symref', '--', remote.url, ...patterns], { gitDir: null })
-  if (listed.code !== 0) throw session.failure(listed)
-  const lines = listed.stdout.toString().split('\n')
-  const found = new Map(lines.map((line) => line.split('\t')).map(([value = '', name = '']) => [name, value]))
-  const symref = lines.map((line) => /^ref: refs\/heads\/(.+)\tHEAD$/.exec(line)?.[1]).find(Boolean)
-  const tip = parseSha(found.get('HEAD'))
-  const below = (prefix: string) =>
-    [...found].flatMap(([name, value]) => {
-      const sha = parseSha(value)
-      return sha !== null && name.startsWith(prefix) && isRef(name.replace(/\^\{\}$/, ''))
-        ? [[name.slice(prefix.length), sha] as const]
-        : []
-    })
-  const tagged = new Map(below('refs/tags/'))
-  return {
-    head: symref && tip && isRef(`refs/heads/${symref}`) ? { branch: symref, tip } : null,
-    branches: Object.fromEntries(below('refs/heads/')),
-    tags: Object.fromEntries(
-      [...tagged].flatMap(([tag, object]) =>
-        tag.endsWith('^{}') ? [] : [[tag, { object, commit: tagged.get(`${tag}^{}`) ?? object }] as const],
-      ),
-    ),
-  }
-}
-
-/** The full ref name. Throws for what is no branch name, or would be read as an option or a pattern. */
-function headOf(branch: string): string {
-  const ref = `refs/heads/${branch}`
-  if (!isRef(ref)) throw new LandfallError('git', `"${redact(branch)}" is not a branch name that git accepts`)
-  return ref
-}
-
-// --- How commits lie to each other ----------------------------------------------------------------------------------
-
-/** `commit` seen from `base`. One command, none where they are equal. */
-async function relationOf(commit: Sha, base: Sha | null, mirror: string, session: GitSession): Promise<Relation> {
-  if (base === null) return 'unknown'
-  if (commit === base) return 'same'
-  const counted = await session.run(['rev-list', '--left-right', '--count', `${base}...${commit}`, '--'], {
-    gitDir: mirror,
-  })
-  if (counted.code !== 0 && /symmetric difference|bad (?:object|revision)/.test(counted.stderr)) return 'unknown'
-  const [, behind, ahead] = /^(\d+)\t(\d+)\n$/.exec(counted.stdout.toString()) ?? []
-  if (counted.code !== 0 || behind === undefined) throw session.failure(counted)
-  if (behind === '0') return 'ahead'
-  return ahead === '0' ? 'behind' : 'diverged'
-}
-
-async function isInTip(
-  commit: Sha | null,
-  tip: Sha,
-  mirror: string,
-  session: GitSession,
-): Promise<Fetched['announcedInTip']> {
-  if (commit === null) return 'no'
-  if (commit === tip) return 'yes'
-  // Not --is-ancestor: its exit code says less, for this one also tells a commit that is missing from one that is beside.
-  const base = await session.run(['merge-base', tip, commit], { gitDir: mirror })
-  if (base.code === 0) return base.stdout.toString().trim() === commit ? 'yes' : 'no'
-  if (base.code === 1 && base.stderr === '') return 'no' // no common history
-  if (/Not a valid|bad object/.test(base.stderr)) return 'missing'
-  throw session.failure(base)
-}
-
-async function announcedRelation(
-  { announced, deployed, compareAnnounced, remote }: FetchOrder,
-  tip: Sha,
-  tipToDeployed: Relation,
-  inTip: Fetched['announcedInTip'],
-  session: GitSession,
-): Promise<Relation> {
-  if (!compareAnnounced || announced === null || deployed === null || inTip === 'missing') return 'unknown'
-  if (announced === tip) return tipToDeployed
-  return await relationOf(announced, deployed, remote.mirror, session)
-}
-
-async function presentOf(commits: readonly Sha[], mirror: string, session: GitSession): Promise<Set<string>> {
-  const options = ['--no-walk=unsorted', '--ignore-missing']
-  const listed = await session.run(['rev-list', ...options, ...commits, '--'], { gitDir: mirror })
-  if (listed.code !== 0) throw session.failure(listed)
-  return new Set(listed.stdout.toString().split('\n'))
 }
 
 // --- Corruption -----------------------------------------------------------------------------------------------------
