@@ -29,7 +29,8 @@ const matchers = new Map<string, (text: string) => boolean>()
 function matcher(pattern: string): (text: string) => boolean {
   const known = matchers.get(pattern)
   if (known !== undefined) return known
-  const made = picomatch(pattern, { noextglob: true, dot: true, nonegate: true })
+  // `s`: a file name may hold a line break, and `**` means that one too.
+  const made = picomatch(pattern, { noextglob: true, dot: true, nonegate: true, flags: 's' })
   matchers.set(pattern, made)
   return made
 }

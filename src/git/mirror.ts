@@ -19,7 +19,7 @@ import {
   removeRef,
   sweepMirror,
 } from './mirror-dir.ts'
-import { announcedRelation, commitsAmong, isInTip, relationOf } from './relations.ts'
+import { announcedRelation, commitsAmong, isInTip, relationOf, touchesAny } from './relations.ts'
 import { askRemote, BROKEN_PACK, fetchRefs, headOf } from './remote.ts'
 
 /** Above either, `tidy` packs: a checkout links every pack and loose object, at 10 to 20 µs each. */
@@ -114,8 +114,12 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
       return await relationOf(commit, base, remote.mirror, session)
     },
 
-    async touches() {
-      throw new LandfallError('git', 'paths are not compared yet')
+    async touches(order, signal) {
+      const { remote, env, timeoutMs } = order
+      return await exclusively(remote, signal, async () => {
+        if ((await mirrorFormat(remote.mirror)) === null) return true
+        return await touchesAny(order, openGit({ remote, doing: 'comparing commits of', env, timeoutMs, signal }))
+      })
     },
 
     async fetch(order, signal) {

@@ -1,6 +1,7 @@
-/** How commits of a mirror lie to each other. */
+/** How commits of a mirror lie to each other, and what differs between them. */
+import { matchesAny } from '../globs.ts'
 import type { Sha } from '../model.ts'
-import type { Fetched, FetchOrder, Relation } from '../work.ts'
+import type { Fetched, FetchOrder, Relation, TouchesOrder } from '../work.ts'
 import type { GitSession } from './git.ts'
 
 /** `commit` seen from `base`. One command, none where they are equal. */
@@ -56,4 +57,16 @@ export async function commitsAmong(objects: readonly Sha[], mirror: string, sess
   const listed = await session.run(['rev-list', ...options, ...objects, '--'], { gitDir: mirror })
   if (listed.code !== 0) throw session.failure(listed)
   return new Set(listed.stdout.toString().split('\n'))
+}
+
+/** `Work.touches`, in a mirror that is there. */
+export async function touchesAny({ remote, from, to, patterns }: TouchesOrder, session: GitSession): Promise<boolean> {
+  if (from === to) return false
+  // Without renames git says both names of a moved file, and a copy is a new one.
+  const options = ['-r', '-z', '--name-only', '--no-renames']
+  const listed = await session.run(['diff-tree', ...options, from, to, '--'], { gitDir: remote.mirror })
+  if (listed.code !== 0 && /bad (?:object|revision)|unable to read/.test(listed.stderr)) return true
+  if (listed.code !== 0) throw session.failure(listed)
+  const paths = listed.stdout.toString().split('\0').slice(0, -1)
+  return paths.some((path) => matchesAny(patterns, path))
 }
