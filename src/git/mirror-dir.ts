@@ -4,6 +4,7 @@
  *
  * refs/branches/<branch>            where the remote's branch was last seen, its name made one flat component: a branch `a`
  *                                   that went leaves nothing in the way of `a/b`
+ * refs/tags/<tag>                   the same of the tags that were fetched, as the objects that they name
  * refs/landfall/<instance>/<pin>    keeps a commit that landfall still needs
  */
 import { createHash } from 'node:crypto'
@@ -70,15 +71,41 @@ const MAX_NAME = 200
 
 /** Where the mirror keeps the remote's `branch`. */
 export function branchRef(branch: string): string {
-  const name = encodeURIComponent(branch.toWellFormed())
-  const digest = () => LONG + createHash('sha256').update(branch).digest('hex')
-  return `refs/branches/${name.length > MAX_NAME ? digest() : name}`
+  return `refs/branches/${flat(branch)}`
+}
+
+/** Where it keeps the remote's `tag`. */
+export function tagRef(tag: string): string {
+  return `refs/tags/${flat(tag)}`
+}
+
+function flat(name: string): string {
+  const encoded = encodeURIComponent(name.toWellFormed())
+  const digest = () => LONG + createHash('sha256').update(name).digest('hex')
+  return encoded.length > MAX_NAME ? digest() : encoded
 }
 
 /** The branches that were ever fetched into the mirror, save those with very long names. */
 export async function knownBranches(mirror: string): Promise<string[]> {
-  const names = (await namesIn(join(mirror, 'refs', 'branches'))) ?? []
+  return await knownIn(join(mirror, 'refs', 'branches'))
+}
+
+/** The tags that were fetched and not pruned, save those with very long names. */
+export async function knownTags(mirror: string): Promise<string[]> {
+  return await knownIn(join(mirror, 'refs', 'tags'))
+}
+
+async function knownIn(directory: string): Promise<string[]> {
+  const names = (await namesIn(directory)) ?? []
   return names.filter((name) => !name.startsWith(LONG) && !name.endsWith('.lock')).flatMap(decoded)
+}
+
+/** Removes the refs of all tags but `tags`. */
+export async function pruneTags(mirror: string, tags: Iterable<string>): Promise<void> {
+  const kept = new Set([...tags].map(tagRef))
+  for (const name of (await namesIn(join(mirror, 'refs', 'tags'))) ?? []) {
+    if (!kept.has(`refs/tags/${name}`)) await removeRef(mirror, `refs/tags/${name}`)
+  }
 }
 
 function decoded(name: string): string[] {

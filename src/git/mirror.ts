@@ -12,15 +12,18 @@ import {
   dropPins,
   formatOf,
   knownBranches,
+  knownTags,
   makeMirror,
   mirrorFormat,
   readPins,
   readRef,
   removeRef,
   sweepMirror,
+  tagRef,
 } from './mirror-dir.ts'
 import { announcedRelation, commitsAmong, isInTip, relationOf, touchesAny } from './relations.ts'
 import { askRemote, BROKEN_PACK, fetchRefs, headOf } from './remote.ts'
+import { createTags } from './tags.ts'
 
 /** Above either, `tidy` packs: a checkout links every pack and loose object, at 10 to 20 µs each. */
 const MAX_LOOSE = 20
@@ -33,7 +36,7 @@ export interface Mirrors extends Pick<Work, 'listRefs' | 'fetch' | 'chooseTag' |
   exclusively<T>(remote: Remote, signal: AbortSignal | undefined, use: () => Promise<T>): Promise<T>
   /** True where the mirror's history has holes, after a failure that does not explain itself. */
   isBroken(remote: Remote, session: GitSession): Promise<boolean>
-  /** Clones the mirror anew, with all the branches that it had and the remote still has. Pins are lost. */
+  /** Clones the mirror anew, with all the branches and tags that it had and the remote still has. Pins are lost. */
   remake(remote: Remote, session: GitSession): Promise<void>
 }
 
@@ -44,6 +47,7 @@ export interface MirrorParts {
 
 export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
   const locked = createLocks()
+  const tags = createTags()
   /** Mirrors that no dead git of an earlier process, or of a killed command, can have left locks in. */
   const swept = new Set<string>()
 
@@ -76,14 +80,18 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
   async function remake(remote: Remote, session: GitSession): Promise<void> {
     const { mirror } = remote
     log.warn('mirror-remade', { mirror, url: redact(remote.url) })
-    const listed = await askRemote({ remote, branches: await knownBranches(mirror), tags: false }, session)
-    const sample = [listed.head?.tip, ...listed.branches.values()].find((sha) => sha !== undefined)
+    const [branches, tagNames] = await Promise.all([knownBranches(mirror), knownTags(mirror)])
+    const listed = await askRemote({ remote, branches, tags: tagNames.length > 0 }, session)
+    const tagged = [...listed.tags.values()].map(({ object }) => object)
+    const sample = [listed.head?.tip, ...listed.branches.values(), ...tagged].find((sha) => sha !== undefined)
     if (sample === undefined) throw new LandfallError('git', `${redact(remote.url)} has no commits to clone`)
     await makeMirror(mirror, formatOf(sample))
-    const known = [...listed.branches.keys()]
-    const branches = known.length === 0 && listed.head ? [listed.head.branch] : known
-    const refs = branches.map((branch) => ({ from: headOf(branch), to: branchRef(branch) }))
-    await fetchRefs(remote, refs, session)
+    const known = [
+      ...[...listed.branches.keys()].map((branch) => ({ from: headOf(branch), to: branchRef(branch) })),
+      ...tagNames.filter((tag) => listed.tags.has(tag)).map((tag) => ({ from: `refs/tags/${tag}`, to: tagRef(tag) })),
+    ]
+    const head = listed.head ? [{ from: headOf(listed.head.branch), to: branchRef(listed.head.branch) }] : []
+    await fetchRefs(remote, known.length > 0 ? known : head, session)
   }
 
   async function followBranch(order: FetchOrder, named: string | null, session: GitSession): Promise<Fetched> {
@@ -95,9 +103,9 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
     isBroken,
     remake,
 
-    async listRefs({ remote, branches, tags, timeoutMs }, signal) {
+    async listRefs({ remote, branches, tags: withTags, timeoutMs }, signal) {
       const session = openGit({ remote, doing: 'asking', env: {}, timeoutMs, signal })
-      const listed = await askRemote({ remote, branches, tags }, session)
+      const listed = await askRemote({ remote, branches, tags: withTags }, session)
       return {
         head: listed.head,
         branches: Object.fromEntries(listed.branches),
@@ -105,8 +113,14 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
       }
     },
 
-    async chooseTag() {
-      throw new LandfallError('git', 'tags are not followed yet')
+    async chooseTag({ remote, patterns, order, timeoutMs }, signal) {
+      const open = (doing: string) => openGit({ remote, doing, env: {}, timeoutMs, signal })
+      return await tags.chooseTag(remote, { patterns, order }, open('asking'), (task) =>
+        exclusively(remote, signal, async () => {
+          const session = open('fetching tags of')
+          return await repairing(remote, session, () => task(session))
+        }),
+      )
     },
 
     async relation({ remote, commit, base, timeoutMs }, signal) {
@@ -128,7 +142,9 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
       return await exclusively(remote, signal, async () => {
         const session = openGit({ remote, doing: 'fetching', env, timeoutMs, signal })
         return await repairing(remote, session, () =>
-          followBranch(order, wanted.kind === 'branch' ? wanted.branch : null, session),
+          wanted.kind === 'tag'
+            ? tags.follow(order, wanted, session)
+            : followBranch(order, wanted.kind === 'branch' ? wanted.branch : null, session),
         )
       })
     },
