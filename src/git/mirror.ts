@@ -21,6 +21,7 @@ import {
   sweepMirror,
   tagRef,
 } from './mirror-dir.ts'
+import { createRecent } from './recent.ts'
 import { announcedRelation, commitsAmong, isInTip, relationOf, touchesAny } from './relations.ts'
 import { askRemote, BROKEN_PACK, fetchRefs, headOf } from './remote.ts'
 import { createTags } from './tags.ts'
@@ -48,6 +49,8 @@ export interface MirrorParts {
 export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
   const locked = createLocks()
   const tags = createTags()
+  /** By the ref that was followed: `HEAD` is the default branch. */
+  const recent = createRecent<Branch>()
   /** Mirrors that no dead git of an earlier process, or of a killed command, can have left locks in. */
   const swept = new Set<string>()
 
@@ -86,6 +89,7 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
     const sample = [listed.head?.tip, ...listed.branches.values(), ...tagged].find((sha) => sha !== undefined)
     if (sample === undefined) throw new LandfallError('git', `${redact(remote.url)} has no commits to clone`)
     await makeMirror(mirror, formatOf(sample))
+    recent.forget(mirror)
     const known = [
       ...[...listed.branches.keys()].map((branch) => ({ from: headOf(branch), to: branchRef(branch) })),
       ...tagNames.filter((tag) => listed.tags.has(tag)).map((tag) => ({ from: `refs/tags/${tag}`, to: tagRef(tag) })),
@@ -94,8 +98,19 @@ export function createMirrors({ openGit, log }: MirrorParts): Mirrors {
     await fetchRefs(remote, known.length > 0 ? known : head, session)
   }
 
+  /** What another order has just found is taken for the answer, unless it lacks what this one is about. */
   async function followBranch(order: FetchOrder, named: string | null, session: GitSession): Promise<Fetched> {
-    return await compare(order, await fetchBranch(order.remote, named, session), session)
+    const { remote, dueAt } = order
+    const ref = named === null ? 'HEAD' : headOf(named)
+    const shared = recent.recall(remote.mirror, ref, dueAt)
+    if (shared !== undefined && (await mirrorFormat(remote.mirror)) !== null) {
+      const fetched = await compare(order, shared, session)
+      if (fetched.announcedInTip !== 'missing') return fetched
+    }
+    const beganAt = Date.now()
+    const found = await fetchBranch(remote, named, session)
+    recent.remember(remote.mirror, ref, beganAt, found)
+    return await compare(order, found, session)
   }
 
   return {

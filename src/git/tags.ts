@@ -6,6 +6,7 @@ import { compareDates, compareVersions } from '../tag-order.ts'
 import type { ChosenTag, Fetched, FetchOrder, Relation, Remote, RemoteTag, TagChoice, Wanted } from '../work.ts'
 import { type GitSession, redact } from './git.ts'
 import { addPins, formatOf, makeMirror, mirrorFormat, pruneTags, readRef, tagRef } from './mirror-dir.ts'
+import { createRecent } from './recent.ts'
 import { commitsAmong, relationOf } from './relations.ts'
 import { askRemote, fetchRefs } from './remote.ts'
 
@@ -51,13 +52,23 @@ export interface Tags {
 export function createTags(): Tags {
   /** By mirror, of objects that its remote has. */
   const known = new Map<string, Map<Sha, Fact>>()
+  const recent = createRecent<TagsOfRemote>()
 
   return {
     async follow(order, wanted, session) {
-      const { remote } = order
-      return await untilUnchanged(remote, async () =>
-        fetchAndCompare(order, wanted, await ask(remote, session), session),
-      )
+      const { remote, dueAt } = order
+      const shared = recent.recall(remote.mirror, 'refs/tags/*', dueAt)
+      if (shared !== undefined) {
+        const fetched = await fetchAndCompare(order, wanted, shared, session)
+        if (fetched !== 'changed' && fetched.announcedInTip !== 'missing') return fetched
+      }
+      return await untilUnchanged(remote, async () => {
+        const beganAt = Date.now()
+        const listed = await ask(remote, session)
+        const fetched = await fetchAndCompare(order, wanted, listed, session)
+        if (fetched !== 'changed') recent.remember(remote.mirror, 'refs/tags/*', beganAt, listed)
+        return fetched
+      })
     },
 
     async chooseTag(remote, choice, session, locked) {
