@@ -80,7 +80,7 @@ export function createLook({ store, workOf, silences, queue, log, now, stopping 
       case 'branch':
       case 'default': {
         const branch = follows.kind === 'branch' ? follows.branch : (refs.head?.branch ?? null)
-        const tip = follows.kind === 'branch' ? refs.branches[follows.branch] : refs.head?.tip
+        const tip = follows.kind === 'branch' ? tipOf(refs, follows.branch) : refs.head?.tip
         const ref = branch === null ? null : `refs/heads/${branch}`
         return [await lookAt(follower, { ref, tip: tip ?? null, object: null, isNew: false }, retryFailed)]
       }
@@ -123,12 +123,12 @@ export function createLook({ store, workOf, silences, queue, log, now, stopping 
   async function lookAtBranches(
     follower: Follower,
     { patterns }: Follows & { readonly kind: 'branches' },
-    { branches }: RemoteRefs,
+    refs: RemoteRefs,
     retryFailed: boolean,
   ): Promise<readonly PollResult[]> {
     const { target, repo } = follower
     const { name } = instanceKey(target, repo, null)
-    const tips = new Map(Object.entries(branches).filter(([branch]) => matchesRefName(patterns, branch)))
+    const tips = new Map(Object.entries(refs.branches).filter(([branch]) => matchesRefName(patterns, branch)))
     const before = lastBranches.get(name)
     lastBranches.set(name, new Set(tips.keys()))
 
@@ -148,7 +148,7 @@ export function createLook({ store, workOf, silences, queue, log, now, stopping 
       results.push(await lookAt(follower, { ref: `refs/heads/${branch}`, tip, object: null, isNew }, retryFailed))
     }
     for (const instance of await store.instancesOf(target.name, repo)) {
-      if (instance.branch === null || instance.retiredAt !== null || branches[instance.branch] !== undefined) continue
+      if (instance.branch === null || instance.retiredAt !== null || tipOf(refs, instance.branch) !== null) continue
       results.push(await lookForGone(target, instance, instance.branch, retryFailed))
     }
     if (results.length > 0) return results
@@ -226,6 +226,11 @@ export function createLook({ store, workOf, silences, queue, log, now, stopping 
     if (made.isNew) log.info('poll found', { target, run: made.run, ref: order.ref, commit, trigger: order.trigger })
     return { target, run: made.run }
   }
+}
+
+/** A branch may have any name, also one that every object has. */
+function tipOf({ branches }: RemoteRefs, branch: string): Sha | null {
+  return Object.hasOwn(branches, branch) ? (branches[branch] ?? null) : null
 }
 
 /** In the place of the time when a branch was first missed: the deletion has its run. */

@@ -32,7 +32,8 @@ const MAX_PACKS = 8
 const TIDY_MS = 10 * 60_000
 const PIN_MS = 60_000
 
-export interface Mirrors extends Pick<Work, 'listRefs' | 'fetch' | 'chooseTag' | 'relation' | 'touches' | 'pin' | 'tidy'> {
+export interface Mirrors
+  extends Pick<Work, 'listRefs' | 'fetch' | 'chooseTag' | 'relation' | 'touches' | 'pin' | 'tidy'> {
   /** Runs `use` while nobody else uses the mirror. What a dead git left there is cleared away before. */
   exclusively<T>(remote: Remote, signal: AbortSignal | undefined, use: () => Promise<T>): Promise<T>
   /** True where the mirror's history has holes, after a failure that does not explain itself. */

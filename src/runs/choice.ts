@@ -34,6 +34,12 @@ export interface Choice {
   concerns(progress: Progress, commit: Sha, remote: Remote, site: ScriptSite): Promise<void>
 }
 
+/** A ref that was there is gone where it is not there any more; a new one may only be late. */
+function isGone({ target, instance }: Progress, { tip }: Fetched): boolean {
+  const mayBeNew = target.follows.kind === 'tags' || (instance.branch !== null && instance.deployed === null)
+  return tip === null && !mayBeNew
+}
+
 export function createChoice({ store, workOf, log, stopping, onPollSoon }: ChoiceParts): Choice {
   /** The tag that D was deployed as. */
   async function deployedTag({ deployed }: Instance): Promise<string | null> {
@@ -79,7 +85,7 @@ export function createChoice({ store, workOf, log, stopping, onPollSoon }: Choic
           },
           stopping,
         )
-        if (fetched.tip === null || fetched.announcedInTip !== 'missing' || delayMs === null) return fetched
+        if (fetched.announcedInTip !== 'missing' || delayMs === null || isGone(progress, fetched)) return fetched
         log.info('announced commit not there yet', { run: run.id, target: run.target, waitMs: delayMs })
         await wait(delayMs, undefined, { signal: stopping }).catch(() => {})
       }
@@ -137,6 +143,7 @@ export function createChoice({ store, workOf, log, stopping, onPollSoon }: Choic
         stopping,
       )
       if (touches) return
+      await store.decided(run.id, { ...run, detail: null })
       const detail = `nothing between the deployed ${short(deployed)} and ${short(commit)} fits paths (${target.paths.join(', ')})`
       throw new Ended('skipped', 'paths', detail)
     },
