@@ -75,11 +75,7 @@ test('polls record the tags that are there at first, and deploy the next one tha
   const origin = await tagged(site, 'poll = "1s"')
   await tag(origin, 'v1.0')
   const daemon = await site.start()
-  await until('the first look', async () => (await daemon.target('site').catch(() => null)) !== null)
-  await until('the record', async () => {
-    await daemon.api('once', 'POST')
-    return true
-  })
+  await daemon.api('once', 'POST')
   assert.deepEqual(await daemon.runs(), [])
   const lower = await tag(origin, 'v0.9')
   const next = await tag(origin, 'v1.1', true)
