@@ -4,7 +4,9 @@ import { chmod, lstat, mkdir, readdir, readlink, rename, rm, symlink, unlink, wr
 import { basename, dirname, join } from 'node:path'
 import { setImmediate as breathe } from 'node:timers/promises'
 import { hasCode, LandfallError, messageOf, systemCode } from '../errors.ts'
-import type { CheckOutOrder, Work } from '../work.ts'
+import type { Sha } from '../model.ts'
+import type { CheckOutOrder, Remote, Work } from '../work.ts'
+import { changedPaths, writeChanged } from './changed.ts'
 import { type GitSession, isShortOfResources, type OpenGit, withoutCredentials } from './git.ts'
 import type { Mirrors } from './mirror.ts'
 import { formatConfig, formatOf } from './mirror-dir.ts'
@@ -98,16 +100,20 @@ async function makeRepository({ remote, commit, directory }: CheckOutOrder, sess
   mkdirSync(join(repository, 'refs', 'heads'), { recursive: true })
   mkdirSync(join(repository, 'refs', 'tags'))
   await linkObjects(join(remote.mirror, 'objects'), join(repository, 'objects'), session)
-  const config = [
-    `${formatConfig(formatOf(commit))}\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true`,
-    `[remote "origin"]\n\turl = ${configValue(withoutCredentials(remote.url))}`,
-    '\tfetch = +refs/heads/*:refs/remotes/origin/*\n',
-  ]
-  await writeFile(join(repository, 'config'), config.join('\n'))
+  await writeFile(join(repository, 'config'), cloneConfig(remote, commit))
   await writeFile(join(repository, 'HEAD'), `${commit}\n`)
 }
 
-function configValue(text: string): string {
+/** The configuration that `git clone` would write; `commit` tells the object format. */
+export function cloneConfig(remote: Remote, commit: Sha): string {
+  return [
+    `${formatConfig(formatOf(commit))}\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true`,
+    `[remote "origin"]\n\turl = ${configValue(withoutCredentials(remote.url))}`,
+    '\tfetch = +refs/heads/*:refs/remotes/origin/*\n',
+  ].join('\n')
+}
+
+export function configValue(text: string): string {
   const escaped = text.replace(/["\\]/g, '\\$&').replaceAll('\n', '\\n').replaceAll('\t', '\\t')
   return `"${escaped}"`
 }
@@ -171,60 +177,11 @@ async function populate(order: CheckOutOrder, session: GitSession): Promise<void
   if (reset.status === 'rejected') throw reset.reason
   if (reset.value.code !== 0) throw session.failure(reset.value)
   if (paths.status === 'rejected') throw paths.reason
-  await writeFile(changed.nul, paths.value, { mode: 0o600 })
-  await writeFile(changed.lines, asLines(paths.value), { mode: 0o600 })
-}
-
-/** NUL-terminated; both names of a rename; every file where there is no earlier commit, or it cannot be found any more. */
-async function changedPaths({ previous, commit }: CheckOutOrder, gitDir: string, session: GitSession): Promise<Buffer> {
-  if (previous !== null) {
-    const options = ['-r', '-z', '--name-only', '--no-renames']
-    const compared = await session.run(['diff-tree', ...options, previous, commit, '--'], { gitDir })
-    if (compared.code === 0) return compared.stdout
-    if (!/bad object|unable to read tree|not a tree/.test(compared.stderr)) throw session.failure(compared)
-  }
-  const listed = await session.run(['ls-tree', '-r', '-z', '--name-only', '--full-tree', commit], { gitDir })
-  if (listed.code !== 0) throw session.failure(listed)
-  return listed.stdout
-}
-
-const ESCAPES: Readonly<Record<string, string>> = {
-  '\x07': '\\a',
-  '\b': '\\b',
-  '\t': '\\t',
-  '\n': '\\n',
-  '\v': '\\v',
-  '\f': '\\f',
-  '\r': '\\r',
-  '"': '\\"',
-  '\\': '\\\\',
-}
-
-/** One path a line. A path that would break the line is quoted as git does it with core.quotePath=false. */
-function asLines(paths: Buffer): Buffer {
-  const breaksLine = (byte: number) => (byte !== 0 && byte < 0x20) || byte === 0x22 || byte === 0x5c || byte === 0x7f
-  const text = paths.toString('latin1') // keeps every byte, whatever the encoding is
-  // Nearly always, and there may be very many.
-  if (!paths.some(breaksLine)) return Buffer.from(text.replaceAll('\0', '\n'), 'latin1')
-  const names = text.split('\0').slice(0, -1)
-  return Buffer.from(names.map((name) => `${quoted(name)}\n`).join(''), 'latin1')
-}
-
-function quoted(name: string): string {
-  const escaped = Array.from(name, (char) => ESCAPES[char] ?? (isControl(char) ? octal(char) : char)).join('')
-  return escaped === name ? name : `"${escaped}"`
-}
-
-function isControl(char: string): boolean {
-  return char < ' ' || char === '\x7f'
-}
-
-function octal(char: string): string {
-  return `\\${char.charCodeAt(0).toString(8).padStart(3, '0')}`
+  await writeChanged(changed, paths.value)
 }
 
 /** git's words for objects that are there and cannot be read; connectivity alone would not show a damaged file. */
-function soundsCorrupt(error: LandfallError): boolean {
+export function soundsCorrupt(error: LandfallError): boolean {
   return /corrupt|inflate|unable to (?:read|unpack)|too short|does not match|mismatch|is empty/.test(error.message)
 }
 
