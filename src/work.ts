@@ -174,7 +174,7 @@ export interface InPlaceOrder extends Extras {
   readonly commit: Sha
   /** D, for the list of changed paths; null lists every file. */
   readonly previous: Sha | null
-  /** The working tree, absolute. Made where it is missing or empty; its parent is there. */
+  /** The working tree, absolute. Made where it is missing or empty; its parent is there. A symlink is followed. */
   readonly path: string
   /** The branch that it shall be on, short; null: a detached HEAD. */
   readonly branch: string | null
@@ -183,14 +183,17 @@ export interface InPlaceOrder extends Extras {
   readonly run: number
   readonly adopt: boolean
   readonly clean: boolean
-  /** Where tracked edits are saved before they are reset. The file is there, empty. */
+  /**
+   * Where tracked edits, and untracked files that stand in the way, are saved before they are undone: for `git apply` at
+   * what the files were at. The file is there, empty; beside it is room for files that do not last.
+   */
   readonly patch: string
   readonly changed: { readonly lines: string; readonly nul: string }
   readonly env: Readonly<Record<string, string>>
   readonly timeoutMs: number
 }
 export interface InPlace {
-  /** What the files were at; null for a tree that was made. */
+  /** What the files were at; null for a tree that was made, or had no commit. */
   readonly was: Sha | null
   /** Sentences for the run's log: what was saved where. */
   readonly notes: readonly string[]
@@ -264,9 +267,11 @@ export interface Work {
   checkOut(order: CheckOutOrder, signal?: AbortSignal): Promise<void>
   /**
    * Afterwards the tree at `path` is exactly at `commit`. Throws `unstartable`, and has changed nothing, where that is not
-   * landfall's to do: a foreign clone, no clone at all, or a first takeover of somebody's work without `adopt`.
+   * landfall's to do: a foreign clone, no clone at all, or a first takeover of somebody's work without `adopt`. Throws `git`
+   * where another git is at work in the tree, for it will have finished later.
    */
   checkOutInPlace(order: InPlaceOrder, signal?: AbortSignal): Promise<InPlace>
+  /** Afterwards the tree is exactly at `commit`, which it was at before; edits are not saved, untracked files stay. Throws like `checkOutInPlace`. */
   restore(order: RestoreOrder): Promise<void>
   /** Resolves to what the link pointed to before, or null. Throws `unstartable` where `link` is something else than a symlink. */
   switchLink(order: LinkOrder): Promise<string | null>

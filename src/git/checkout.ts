@@ -20,19 +20,8 @@ export interface CheckoutParts {
 }
 
 /** The process should run with umask 022: releases are read by web servers. */
-export function createCheckouts({
-  openGit,
-  mirrors,
-}: CheckoutParts): Pick<Work, 'checkOut' | 'checkOutInPlace' | 'restore' | 'switchLink' | 'remove'> {
+export function createCheckouts({ openGit, mirrors }: CheckoutParts): Pick<Work, 'checkOut' | 'switchLink' | 'remove'> {
   return {
-    async checkOutInPlace() {
-      throw new LandfallError('git', 'there is no checkout in place yet')
-    },
-
-    async restore() {
-      throw new LandfallError('git', 'there is no checkout in place yet')
-    },
-
     async checkOut(order, signal) {
       await makeDirectory(order.directory)
       try {

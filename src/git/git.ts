@@ -236,7 +236,7 @@ function sshQuote(path: string): string {
   return `"${path.replaceAll('%', '%%')}"`
 }
 
-function shellQuote(word: string): string {
+export function shellQuote(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
 }
 

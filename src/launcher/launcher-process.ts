@@ -48,7 +48,7 @@ async function perform(call: CallMessage, signal: AbortSignal): Promise<unknown>
     return scripts.runScript(call.order, (mark) => send({ kind: 'started', id: call.id, mark }), signal)
   }
   git ??= loadGit()
-  const { mirrors, checkouts } = await git
+  const { mirrors, checkouts, inPlace } = await git
   switch (call.method) {
     case 'listRefs':
       return mirrors.listRefs(call.order, signal)
@@ -67,9 +67,9 @@ async function perform(call: CallMessage, signal: AbortSignal): Promise<unknown>
     case 'checkOut':
       return checkouts.checkOut(call.order, signal)
     case 'checkOutInPlace':
-      return checkouts.checkOutInPlace(call.order, signal)
+      return inPlace.checkOutInPlace(call.order, signal)
     case 'restore':
-      return checkouts.restore(call.order)
+      return inPlace.restore(call.order)
     case 'switchLink':
       return checkouts.switchLink(call.order)
     case 'remove':
@@ -78,14 +78,16 @@ async function perform(call: CallMessage, signal: AbortSignal): Promise<unknown>
 }
 
 async function loadGit() {
-  const [{ createGit }, { createMirrors }, { createCheckouts }] = await Promise.all([
+  const [{ createGit }, { createMirrors }, { createCheckouts }, { createInPlace }] = await Promise.all([
     import('../git/git.ts'),
     import('../git/mirror.ts'),
     import('../git/checkout.ts'),
+    import('../git/in-place.ts'),
   ])
   const openGit = createGit({ environment: process.env })
   const mirrors = createMirrors({ openGit, log: { warn } })
-  return { mirrors, checkouts: createCheckouts({ openGit, mirrors }) }
+  const parts = { openGit, mirrors }
+  return { mirrors, checkouts: createCheckouts(parts), inPlace: createInPlace(parts) }
 }
 
 /**
