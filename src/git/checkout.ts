@@ -7,6 +7,7 @@ import { hasCode, LandfallError, messageOf, systemCode } from '../errors.ts'
 import type { Sha } from '../model.ts'
 import type { CheckOutOrder, Remote, Work } from '../work.ts'
 import { changedPaths, writeChanged } from './changed.ts'
+import { createExtras } from './extras.ts'
 import { type GitSession, isShortOfResources, type OpenGit, withoutCredentials } from './git.ts'
 import type { Mirrors } from './mirror.ts'
 import { formatConfig, formatOf } from './mirror-dir.ts'
@@ -21,11 +22,14 @@ export interface CheckoutParts {
 
 /** The process should run with umask 022: releases are read by web servers. */
 export function createCheckouts({ openGit, mirrors }: CheckoutParts): Pick<Work, 'checkOut' | 'switchLink' | 'remove'> {
+  const addExtras = createExtras({ mirrors, makeRepository })
   return {
     async checkOut(order, signal) {
       await makeDirectory(order.directory)
       try {
-        await fill(order, signal)
+        const { directory: workTree } = order
+        const session = await fill(order, signal)
+        await addExtras({ ...order, workTree, gitDir: join(workTree, '.git'), session, signal })
       } catch (error) {
         await removeTree(order.directory).catch(() => undefined) // the first error says more than this one
         throw error
@@ -39,17 +43,18 @@ export function createCheckouts({ openGit, mirrors }: CheckoutParts): Pick<Work,
     },
   }
 
-  async function fill(order: CheckOutOrder, signal: AbortSignal | undefined): Promise<void> {
+  async function fill(order: CheckOutOrder, signal: AbortSignal | undefined): Promise<GitSession> {
     const { remote, env, timeoutMs, directory, commit } = order
     const open = () => openGit({ remote, doing: `checking out ${commit.slice(0, 12)} of`, env, timeoutMs, signal })
     // The lock ends with the links: git then works in the release alone, and other runs of the remote go on.
     let session = await mirrors.exclusively(remote, signal, async () => {
       const opened = open()
-      await makeRepository(order, opened)
+      await makeRepository({ remote, commit, repository: join(directory, '.git') }, opened)
       return opened
     })
     try {
-      return await populate(order, session)
+      await populate(order, session)
+      return session
     } catch (error) {
       if (!hasCode(error, 'git') || isShortOfResources(messageOf(error))) throw error
       session = await mirrors.exclusively(remote, signal, async () => {
@@ -58,11 +63,12 @@ export function createCheckouts({ openGit, mirrors }: CheckoutParts): Pick<Work,
         await mirrors.remake(remote, opened)
         await removeTree(directory)
         await makeDirectory(directory)
-        await makeRepository(order, opened)
+        await makeRepository({ remote, commit, repository: join(directory, '.git') }, opened)
         return opened
       })
     }
     await populate(order, session)
+    return session
   }
 }
 
@@ -80,11 +86,13 @@ async function makeDirectory(directory: string): Promise<void> {
 // --- The repository -------------------------------------------------------------------------------------------------
 
 /**
- * `.git` by hand, which is what `git clone` would make, in a tenth of its time: a detached HEAD, `origin`, and the
- * mirror's objects as hard links, so that it outlives the mirror. 0700, lest a web server serves the history.
+ * A `.git` by hand at `repository`, which is what `git clone` would make, in a tenth of its time: a detached HEAD, `origin`,
+ * and the mirror's objects as hard links, so that it outlives the mirror. 0700, lest a web server serves the history.
  */
-async function makeRepository({ remote, commit, directory }: CheckOutOrder, session: GitSession): Promise<void> {
-  const repository = join(directory, '.git')
+export async function makeRepository(
+  { remote, commit, repository }: Pick<CheckOutOrder, 'remote' | 'commit'> & { readonly repository: string },
+  session: GitSession,
+): Promise<void> {
   mkdirSync(repository, { mode: 0o700 })
   mkdirSync(join(repository, 'refs', 'heads'), { recursive: true })
   mkdirSync(join(repository, 'refs', 'tags'))

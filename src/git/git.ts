@@ -19,6 +19,8 @@ const CONFIG = [
   'submodule.recurse=false',
   'http.lowSpeedLimit=1000',
   'http.lowSpeedTime=30',
+  // A renamed repository is found; credentials go to the host that they are for, wherever a redirect points.
+  'http.followRedirects=initial',
   // No collection behind our back: it would pack refs, drop objects and cost a process. `tidy` packs.
   'gc.auto=0',
   'maintenance.auto=false',
@@ -207,6 +209,8 @@ function baseEnv(environment: NodeJS.ProcessEnv, remote: Remote): Record<string,
     GIT_ASKPASS: '', // set and empty: no program is asked, whatever core.askPass says
     GIT_ALLOW_PROTOCOL: /^(?:\/|file:\/\/)/.test(remote.url) ? `${protocols}:file` : protocols,
     GIT_SSH_COMMAND: sshCommand(remote),
+    // Whatever the user's filter.lfs says: nothing is fetched from where the repository names. See pullLfs.
+    GIT_LFS_SKIP_SMUDGE: '1',
   }
 }
 

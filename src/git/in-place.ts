@@ -8,7 +8,14 @@ import { hasCode, LandfallError, messageOf } from '../errors.ts'
 import { isRef, type Sha } from '../model.ts'
 import type { InPlace, InPlaceOrder, Remote, RestoreOrder, Work } from '../work.ts'
 import { changedPaths, writeChanged } from './changed.ts'
-import { type CheckoutParts, cloneConfig, configValue, soundsCorrupt } from './checkout.ts'
+import {
+  type CheckoutParts,
+  cloneConfig,
+  configValue,
+  makeRepository as linkRepository,
+  soundsCorrupt,
+} from './checkout.ts'
+import { createExtras } from './extras.ts'
 import { type GitSession, isShortOfResources } from './git.ts'
 import { findInTheWay } from './in-the-way.ts'
 import { branchRef } from './mirror-dir.ts'
@@ -41,6 +48,8 @@ interface Prepared {
 
 /** The process should run with umask 022, as for releases. */
 export function createInPlace({ openGit, mirrors }: CheckoutParts): Pick<Work, 'checkOutInPlace' | 'restore'> {
+  const addExtras = createExtras({ mirrors, makeRepository: linkRepository })
+
   return {
     async checkOutInPlace(order, signal) {
       assertBranch(order.branch)
@@ -78,7 +87,7 @@ export function createInPlace({ openGit, mirrors }: CheckoutParts): Pick<Work, '
     })
     const notes = await changing(tree, place.claim, claim, async () => {
       const saved = await salvage(order, tree, endangered)
-      await bring(tree, order)
+      await bring(tree, order, signal)
       if (order.clean) await tree.tell(['clean', '-f', '-d'])
       return saved
     })
@@ -178,9 +187,18 @@ export function createInPlace({ openGit, mirrors }: CheckoutParts): Pick<Work, '
       await changing(made, null, claim, () => fetchInto(made, order, mirror))
       return { tree: made, changed: await changedPaths(order, remote.mirror, mirror) }
     })
-    await changing(tree, null, claim, () => bring(tree, order))
+    await changing(tree, null, claim, () => bring(tree, order, signal))
     await writeChanged(order.changed, changed)
     await writeClaim(gitDir, { instance, at: commit, moving: null, atWork: false })
+  }
+
+  /** Brings index and files to exactly the commit. What is in the tree is saved, or nobody's. */
+  async function bring(tree: Tree, order: InPlaceOrder | RestoreOrder, signal?: AbortSignal): Promise<void> {
+    const { commit, branch, remote, env, timeoutMs } = order
+    const head = branch === null ? ['--detach'] : ['-B', branch]
+    await tree.tell(['checkout', '--force', '--no-recurse-submodules', ...head, commit, '--'])
+    const session = openGit({ remote, doing: `completing ${tree.path} from`, env, timeoutMs, signal })
+    await addExtras({ ...order, workTree: tree.path, gitDir: tree.gitDir, session, signal })
   }
 
   function openMirror(
@@ -248,13 +266,6 @@ async function filesOf(commit: Sha, remote: Remote, mirror: GitSession): Promise
 function assertBranch(branch: string | null): void {
   if (branch === null || isRef(`refs/heads/${branch}`)) return
   throw new LandfallError('git', `${JSON.stringify(branch)} is not a branch name that git accepts`)
-}
-
-/** Brings index and files to exactly the commit. What is in the tree is saved, or nobody's. */
-async function bring(tree: Tree, { commit, branch }: InPlaceOrder | RestoreOrder): Promise<void> {
-  const head = branch === null ? ['--detach'] : ['-B', branch]
-  await tree.tell(['checkout', '--force', '--no-recurse-submodules', ...head, commit, '--'])
-  // What belongs to the tree beyond the commit's own files, `order.submodules` and `order.lfs`, comes in here.
 }
 
 /** What `git clone` would make, still without any object. */

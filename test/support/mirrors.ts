@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { createCheckouts } from '../../src/git/checkout.ts'
 import { createGit } from '../../src/git/git.ts'
+import { createInPlace } from '../../src/git/in-place.ts'
 import { createMirrors } from '../../src/git/mirror.ts'
 import type { Sha } from '../../src/model.ts'
 import type { CheckOutOrder, Fetched, FetchOrder, Remote, Wanted, Work } from '../../src/work.ts'
@@ -47,7 +48,8 @@ export function createBench(t: TestContext, environment: Record<string, string> 
   function restart(): GitWork {
     const openGit = createGit({ environment: parts })
     const mirrors = createMirrors({ openGit, log: { warn: (event) => logged.push(event) } })
-    return { ...mirrors, ...createCheckouts({ openGit, mirrors }) }
+    const parts = { openGit, mirrors }
+    return { ...mirrors, ...createCheckouts(parts), ...createInPlace(parts) }
   }
 
   const work = restart()
