@@ -205,7 +205,7 @@ export function createRunner(parts: RunnerParts): Runner {
     // Until the checkout has ended nobody knows what the files are at.
     const unknown = untilStored(() => store.remember(instance.name, { filesAt: null }))
     await Promise.all([unknown, untilStored(() => store.decided(run.id, progress.run))])
-    const { was, notes } = await timed(progress, 'checkout', async () =>
+    const checkedOut = timed(progress, 'checkout', async () =>
       workOf(target).checkOutInPlace(
         {
           ...tree,
@@ -221,6 +221,12 @@ export function createRunner(parts: RunnerParts): Runner {
         stopping,
       ),
     )
+    const { was, notes } = await checkedOut.catch(async (cause: unknown) => {
+      // Refused: the tree is as it was.
+      const { filesAt } = instance
+      if (hasCode(cause, 'unstartable')) await untilStored(() => store.remember(instance.name, { filesAt }))
+      throw cause
+    })
     await site.note(notes)
     await untilStored(() => store.remember(instance.name, { filesAt: commit }))
     const outcome = await timed(progress, 'script', () => scripts.run(target, progress.run, site, path, script))

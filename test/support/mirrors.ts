@@ -48,8 +48,8 @@ export function createBench(t: TestContext, environment: Record<string, string> 
   function restart(): GitWork {
     const openGit = createGit({ environment: parts })
     const mirrors = createMirrors({ openGit, log: { warn: (event) => logged.push(event) } })
-    const parts = { openGit, mirrors }
-    return { ...mirrors, ...createCheckouts(parts), ...createInPlace(parts) }
+    const both = { openGit, mirrors }
+    return { ...mirrors, ...createCheckouts(both), ...createInPlace(both) }
   }
 
   const work = restart()

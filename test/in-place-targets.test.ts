@@ -1,0 +1,127 @@
+/** `checkout = "inplace"` through the whole program. */
+import assert from 'node:assert/strict'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test, { type TestContext } from 'node:test'
+import { createSite } from './support/daemon.ts'
+import { git, sha } from './support/git.ts'
+import { until } from './support/until.ts'
+
+async function inPlace(t: TestContext, more = '') {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  const path = join(site.directory, 'tree')
+  site.script(
+    'acme/site',
+    'echo "$LANDFALL_COMMIT $PWD $(cat file.txt)" >> "$OUT/runs"',
+    'cat "$LANDFALL_CHANGED" >> "$OUT/changed"',
+    'test ! -e fail',
+  )
+  site.configure(`[target.site]\nrepo = "acme/site"\ncheckout = "inplace"\npath = "tree"\n${more}`)
+  return { site, origin, path, read: (name: string) => readFileSync(join(path, name), 'utf8') }
+}
+
+test('a tree is made, and brought to each commit; what is untracked stays', async (t) => {
+  const { site, origin, path, read } = await inPlace(t)
+  const daemon = await site.start()
+  const first = await origin.commit({ 'file.txt': '1' })
+  const run = await daemon.ended(await daemon.accepted({ after: first }))
+  assert.deepEqual([run.state, run.commit], ['succeeded', first])
+  writeFileSync(join(path, 'mine'), 'kept')
+  const second = await origin.commit({ 'file.txt': '2' })
+  await daemon.ended(await daemon.accepted({ after: second }))
+  assert.deepEqual(site.lines('runs'), [`${first} ${path} 1`, `${second} ${path} 2`])
+  assert.deepEqual(site.lines('changed').slice(-1), ['file.txt'])
+  assert.deepEqual([read('file.txt'), read('mine')], ['2', 'kept'])
+  assert.equal(await git(path, 'status', '--short', '--branch'), '## main...origin/main\n?? mine')
+  const view = await daemon.target('site')
+  assert.deepEqual([view.deployed?.commit, view.filesAt], [second, second])
+})
+
+test('somebody’s tree is refused untouched, and taken over with adopt, nothing of it lost', async (t) => {
+  const { site, origin, path, read } = await inPlace(t)
+  const tip = sha(await git(origin.path, 'rev-parse', 'main'))
+  await git(site.directory, 'clone', '--quiet', origin.path, path)
+  writeFileSync(join(path, 'file.txt'), 'my edit')
+  const before = await site.start()
+  const refused = await before.ended(await before.accepted({ after: tip }))
+  assert.equal(refused.state, 'unstartable')
+  assert.match(refused.detail ?? '', /holds somebody's work: edits of 1 file.*adopt = true/)
+  assert.equal(read('file.txt'), 'my edit')
+  assert.equal((await before.target('site')).filesAt, null)
+  await before.stop()
+
+  const file = join(site.directory, 'landfall.toml')
+  writeFileSync(file, `${readFileSync(file, 'utf8')}adopt = true\n`)
+  const after = await site.start()
+  const next = await origin.commit({ 'file.txt': 'theirs' })
+  const run = await after.ended(await after.accepted({ after: next }))
+  assert.equal(run.state, 'succeeded')
+  assert.equal(read('file.txt'), 'theirs')
+  assert.match(readFileSync(join(site.dataDir, 'runs', String(run.id), 'edits.patch'), 'utf8'), /^\+my edit$/m)
+  assert.match(await after.log(run.id), /^\[landfall: .*edits\.patch/m)
+})
+
+test('a clone of another repository is refused', async (t) => {
+  const { site, origin, path } = await inPlace(t, 'adopt = true')
+  const other = await site.origin('acme/other')
+  await git(site.directory, 'clone', '--quiet', other.path, path)
+  const daemon = await site.start()
+  const run = await daemon.ended(await daemon.accepted({ after: await origin.commit({ 'file.txt': '1' }) }))
+  assert.equal(run.state, 'unstartable')
+  assert.match(run.detail ?? '', /origin/)
+  assert.equal(await git(path, 'remote', 'get-url', 'origin'), other.path)
+})
+
+test('status tells what the files are at beside what is deployed, and restore_on_failure puts them back', async (t) => {
+  for (const restores of [false, true]) {
+    const { site, origin, path, read } = await inPlace(t, `restore_on_failure = ${restores}`)
+    const daemon = await site.start()
+    const good = await origin.commit({ 'file.txt': 'good' })
+    await daemon.ended(await daemon.accepted({ after: good }))
+    const bad = await origin.commit({ 'file.txt': 'bad', fail: '' })
+    const run = await daemon.ended(await daemon.accepted({ after: bad }))
+    assert.equal(run.state, 'failed')
+    const view = await daemon.target('site')
+    assert.deepEqual([view.deployed?.commit, view.filesAt, view.state], [good, restores ? good : bad, 'broken'])
+    assert.equal(read('file.txt'), restores ? 'good' : 'bad')
+    assert.equal(existsSync(join(path, 'fail')), !restores)
+    assert.equal(/the files are back at/.test(run.detail ?? ''), restores)
+    const mended = await origin.commit({ 'file.txt': 'mended', fail: null })
+    assert.equal((await daemon.ended(await daemon.accepted({ after: mended }))).state, 'succeeded')
+    assert.equal((await daemon.target('site')).filesAt, mended)
+  }
+})
+
+test('a crash while the script runs is recovered in the same tree', async (t) => {
+  const { site, origin, read } = await inPlace(t)
+  site.script('acme/site', 'echo run >> "$OUT/runs"', 'test -e "$OUT/go" || sleep 600')
+  const first = await site.start()
+  const commit = await origin.commit({ 'file.txt': 'new' })
+  await first.accepted({ after: commit })
+  await until('the script', () => site.lines('runs').length === 1)
+  await first.kill()
+  mkdirSync(join(site.out, 'go'))
+  const second = await site.start()
+  await second.quiet()
+  const view = await second.target('site')
+  assert.deepEqual([view.deployed?.commit, view.filesAt, read('file.txt')], [commit, commit, 'new'])
+})
+
+test('each of several branches has a tree of its own, which stays when the branch goes', async (t) => {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  site.script('acme/site', 'true')
+  site.script('gone.sh', 'echo "$PWD" > "$OUT/gone"')
+  mkdirSync(join(site.directory, 'trees'))
+  site.configure('[target.site]\nrepo = "acme/site"\npath = "trees/{branch}"\nbranches = "*"\non_delete = "gone.sh"')
+  const daemon = await site.start()
+  await origin.branch('x', 'main')
+  const after = await origin.commit({ 'file.txt': 'x' })
+  await daemon.ended(await daemon.accepted({ branch: 'x', after }))
+  await origin.deleteBranch('x')
+  const run = await daemon.ended(await daemon.accepted({ branch: 'x', before: after, after: null }))
+  assert.equal(run.state, 'succeeded')
+  assert.deepEqual(site.lines('gone'), [join(site.directory, 'trees/x')])
+  assert.equal(readFileSync(join(site.directory, 'trees/x/file.txt'), 'utf8'), 'x')
+})
