@@ -60,12 +60,14 @@ export function pathName(branch: string): string {
   return `${readable || 'x'}--${createHash('sha256').update(branch).digest('hex').slice(0, 12)}`
 }
 
-/** Asked of the configuration each time, and not kept with the run: two lanes for one instance would overlap. */
-export function laneOf(config: Config, { id, target: instance, repo }: Pick<Run, 'id' | 'target' | 'repo'>): string {
+/**
+ * Null: the run waits for no other. Asked of the configuration each time, and not kept with the run: two lanes for one instance
+ * would overlap.
+ */
+export function laneOf(config: Config, { target: instance, repo }: Pick<Run, 'target' | 'repo'>): string | null {
   const target = targetOf(config, instance)
   if (target === undefined) return instance
-  // A lane for each run is no lane.
-  if (target.queue === 'parallel') return `parallel:${id}`
+  if (target.queue === 'parallel') return null
   return target.lane ?? `${target.hook ?? 'poll'}/${repo.toLowerCase()}`
 }
 

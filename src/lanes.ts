@@ -6,6 +6,11 @@ import type { QueueChange } from './stores/store.ts'
 export interface Lanes {
   /** Takes over what a transaction has changed in the queue. */
   apply(change: QueueChange): void
+  /**
+   * The configuration has changed: what waits moves to the lanes that it has now, by place, and what is being performed keeps
+   * the lanes that it had, beside the one that it has now, until it ends.
+   */
+  rearrange(maxJobs: number): void
   /** Unfinished runs here: in the lanes, waiting for their time, or being performed. */
   size(): number
   /** Starts nothing any more; resolves when what is being performed has ended. */
@@ -17,8 +22,8 @@ export interface Lanes {
 export interface LanesParts {
   /** Performs one run to its end. It has caught everything that can be expected; what it throws is a bug. */
   readonly perform: (run: Run) => Promise<void>
-  /** Asked when a run comes here; the same from then on. */
-  readonly laneOf: (run: Run) => string
+  /** Asked when a run enters, and again when the lanes are rearranged. Null: it waits for no other run, nor any for it. */
+  readonly laneOf: (run: Run) => string | null
   /** Runs at once over all lanes. */
   readonly maxJobs: number
   readonly log: Log
@@ -29,22 +34,30 @@ export interface LanesParts {
 const LONGEST_WAIT_MS = 10 * 60_000
 
 interface Lane {
+  /** Among the lanes here, and of its request for a slot. */
+  readonly id: string
+  /** Null for that of a run which waits for no other. */
+  readonly name: string | null
   /** By place; only the first is served. */
   readonly waiting: Run[]
-  state: 'idle' | 'asking' | 'serving'
+  /** It has asked for a slot, which has not come yet. */
+  isAsking: boolean
 }
 
 /**
- * One run of a lane at a time, lanes with the oldest first run before others. A lane that has work asks the shared queue for
- * a slot once; which run it serves is decided when the slot comes, since a newer push may have taken the place by then.
+ * One run of a lane at a time, and one of an instance, lanes with the oldest first run before others. A lane that has work and
+ * is free asks the shared queue for a slot once; which run it serves is decided when the slot comes, since a newer push may
+ * have taken the place by then.
  */
 export function createLanes({ perform, laneOf, maxJobs, log, now }: LanesParts): Lanes {
   // No p-queue timeout here: it frees the slot while the work still runs. The script owns its deadline.
   const slots = new PQueue({ concurrency: maxJobs })
   const lanes = new Map<string, Lane>()
   const timers = new Map<number, NodeJS.Timeout>()
-  /** Each run that is here, with its lane. */
-  const here = new Map<number, string>()
+  /** Each run that is here, with the lane it waits in; null where it waits for its time, or is being performed. */
+  const here = new Map<number, Lane | null>()
+  /** What is being performed, with what nobody else may have until it ends. */
+  const performed = new Map<Run, Set<string>>()
   let draining = false
 
   function apply({ queued, superseded }: QueueChange): void {
@@ -54,7 +67,7 @@ export function createLanes({ perform, laneOf, maxJobs, log, now }: LanesParts):
 
   function add(run: Run): void {
     if (draining) return // the store has it, and the next start
-    here.set(run.id, laneOf(run))
+    here.set(run.id, null)
     // No longer than a retry ever waits, or a clock that was set back while we were down would make days of it.
     const wait = run.notBefore === null ? 0 : Math.min(run.notBefore - now(), LONGEST_WAIT_MS)
     if (wait > 0) enterLater(run, wait)
@@ -70,47 +83,69 @@ export function createLanes({ perform, laneOf, maxJobs, log, now }: LanesParts):
   }
 
   function enter(run: Run): void {
-    const name = here.get(run.id) ?? laneOf(run)
-    const lane = lanes.get(name) ?? { waiting: [], state: 'idle' }
-    lanes.set(name, lane)
+    const name = laneOf(run)
+    const id = name === null ? `run ${run.id}` : `lane ${name}`
+    const lane = lanes.get(id) ?? { id, name, waiting: [], isAsking: false }
+    lanes.set(id, lane)
+    here.set(run.id, lane)
     const at = lane.waiting.findLastIndex((other) => comesBefore(other, run)) + 1
     lane.waiting.splice(at, 0, run)
-    if (at === 0 && lane.state === 'asking') slots.setPriority(name, -run.place)
-    else ask(name, lane)
+    if (at === 0 && lane.isAsking) slots.setPriority(id, -run.place)
+    else ask(lane)
   }
 
-  function ask(name: string, lane: Lane): void {
+  function ask(lane: Lane): void {
     const first = lane.waiting[0]
-    if (draining || first === undefined || lane.state !== 'idle') return
-    lane.state = 'asking'
+    if (draining || first === undefined || lane.isAsking || !isFree(first, lane.name)) return
+    lane.isAsking = true
     slots
-      .add(() => serve(name, lane), { id: name, priority: -first.place })
-      .catch((cause: unknown) => log.error('bug', { lane: name, cause }))
+      .add(() => serve(lane), { id: lane.id, priority: -first.place })
+      .catch((cause: unknown) => log.error('bug', { lane: lane.name, cause }))
   }
 
-  async function serve(name: string, lane: Lane): Promise<void> {
-    const run = draining ? undefined : lane.waiting.shift()
-    if (run !== undefined) {
-      lane.state = 'serving'
-      try {
-        await perform(run)
-      } catch (cause) {
-        log.error('bug', { run: run.id, target: run.target, cause })
-      }
+  async function serve(lane: Lane): Promise<void> {
+    lane.isAsking = false
+    const run = lane.waiting[0]
+    // Since the lane asked, another may have come in its way. When that has ended, the lane asks again.
+    if (run !== undefined && !draining && isFree(run, lane.name)) {
+      lane.waiting.shift()
+      here.set(run.id, null)
+      await performAlone(run, lane.name)
       here.delete(run.id)
     }
-    lane.state = 'idle'
-    if (lane.waiting.length === 0) lanes.delete(name)
-    else ask(name, lane)
+    if (lane.waiting.length === 0 && lanes.get(lane.id) === lane) lanes.delete(lane.id)
+    for (const other of lanes.values()) ask(other)
+  }
+
+  async function performAlone(run: Run, lane: string | null): Promise<void> {
+    performed.set(run, new Set(holds(run, lane)))
+    try {
+      await perform(run)
+    } catch (cause) {
+      log.error('bug', { run: run.id, target: run.target, cause })
+    }
+    performed.delete(run)
+  }
+
+  function isFree(run: Run, lane: string | null): boolean {
+    // Without a lane too it waits for a run of its instance that began when there was one.
+    const wanted = lane === null ? [instanceOf(run)] : holds(run, lane)
+    return [...performed.values()].every((held) => wanted.every((one) => !held.has(one)))
+  }
+
+  function rearrange(jobs: number): void {
+    for (const [run, held] of performed) for (const one of holds(run, laneOf(run))) held.add(one)
+    // All are out before the first is in again: none is served in a lane that it has no more.
+    const waiting = [...lanes.values()].flatMap((lane) => lane.waiting.splice(0))
+    slots.concurrency = jobs
+    for (const run of waiting.toSorted((one, other) => (comesBefore(one, other) ? -1 : 1))) enter(run)
   }
 
   function drop(id: number): void {
-    const name = here.get(id)
-    if (name === undefined) return
-    here.delete(id)
     clearTimeout(timers.get(id))
     timers.delete(id)
-    const waiting = lanes.get(name)?.waiting ?? []
+    const waiting = here.get(id)?.waiting ?? []
+    here.delete(id)
     // Not found: it is being performed, and sees that its claim fails.
     const at = waiting.findIndex((other) => other.id === id)
     if (at >= 0) waiting.splice(at, 1)
@@ -118,6 +153,7 @@ export function createLanes({ perform, laneOf, maxJobs, log, now }: LanesParts):
 
   return {
     apply,
+    rearrange,
     size: () => here.size,
     idle: () => slots.onIdle(),
     async drain() {
@@ -132,4 +168,12 @@ export function createLanes({ perform, laneOf, maxJobs, log, now }: LanesParts):
 
 function comesBefore(one: Run, other: Run): boolean {
   return one.place < other.place || (one.place === other.place && one.id < other.id)
+}
+
+function holds(run: Run, lane: string | null): readonly string[] {
+  return lane === null ? [] : [`lane ${lane}`, instanceOf(run)]
+}
+
+function instanceOf({ target }: Run): string {
+  return `instance ${target}`
 }

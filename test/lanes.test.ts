@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
+import fc from 'fast-check'
 import { createLanes, type Lanes } from '../src/lanes.ts'
 import type { Run } from '../src/model.ts'
 import { keptLog } from './support/log.ts'
@@ -9,6 +10,8 @@ import { until } from './support/until.ts'
 
 interface Stage {
   readonly lanes: Lanes
+  /** Instances are in the lane of their own name, unless this says otherwise; null is none. */
+  readonly laneNow: Map<string, string | null>
   /** Ids in the order in which they were started. */
   readonly started: number[]
   /** Ids of what is being performed. */
@@ -25,13 +28,14 @@ function stage({ maxJobs = 4, now = () => 0 }: { maxJobs?: number; now?: () => n
   const open = new Map<number, PromiseWithResolvers<void>>()
   const running = new Set<number>()
   const lanesBusy = new Set<string>()
+  const laneNow = new Map<string, string | null>()
   const lanes = createLanes({
-    laneOf: (run) => run.target,
+    laneOf: ({ target }) => laneNow.get(target) ?? (laneNow.has(target) ? null : target),
     maxJobs,
     log,
     now,
     async perform(run) {
-      assert.ok(!lanesBusy.has(run.target), `two runs of ${run.target} overlap`)
+      if (!laneNow.has(run.target)) assert.ok(!lanesBusy.has(run.target), `two runs of ${run.target} overlap`)
       assert.ok(running.size < maxJobs, 'more runs than max_jobs')
       lanesBusy.add(run.target)
       running.add(run.id)
@@ -48,6 +52,7 @@ function stage({ maxJobs = 4, now = () => 0 }: { maxJobs?: number; now?: () => n
   })
   return {
     lanes,
+    laneNow,
     started,
     running,
     entries,
@@ -257,4 +262,237 @@ test('however runs come and go, lanes never overlap and every run that stays is 
   })
   assert.equal(new Set(started).size, started.length)
   assert.equal(started.length, 300 - superseded.size)
+})
+
+// --- Reloads ------------------------------------------------------------------------------------------------------
+
+/** Says where instances run now, and has the lanes rearranged. */
+function reload({ lanes, laneNow }: Stage, now: Readonly<Record<string, string | null>>, maxJobs = 4): void {
+  for (const [instance, lane] of Object.entries(now)) laneNow.set(instance, lane)
+  lanes.rearrange(maxJobs)
+}
+
+test('a run whose lane changes while it runs keeps both lanes occupied until it ends', async () => {
+  const scene = stage()
+  const { queue, started, end } = scene
+  reload(scene, { site: 'x', docs: 'y', old: 'x' })
+  queue(run(1, 'site'))
+  reload(scene, { site: 'y' })
+  queue(run(2, 'docs'), run(3, 'old'), run(4, 'site'))
+  assert.deepEqual(started, [1])
+  await end(1)
+  assert.deepEqual(new Set(started), new Set([1, 2, 3]), 'x is free, and y too')
+  await end(2)
+  assert.equal(started.at(-1), 4)
+})
+
+test('what waits moves to its new lane, in order of place', async () => {
+  const scene = stage()
+  const { queue, started, end } = scene
+  reload(scene, { blog: 'x', site: 'x', docs: 'y' })
+  queue(run(1, 'blog'), run(2, 'docs'), run(3, 'site'), run(4, 'docs'), run(5, 'site'))
+  reload(scene, { site: 'y' })
+  await end(1)
+  assert.deepEqual(started, [1, 2])
+  for (const id of [2, 3, 4]) await end(id)
+  assert.deepEqual(started, [1, 2, 3, 4, 5])
+})
+
+test('in two lanes that became one while both were served nothing starts before both have ended', async () => {
+  const scene = stage()
+  const { queue, started, end } = scene
+  queue(run(1, 'a'), run(2, 'b'))
+  reload(scene, { a: 'one', b: 'one' })
+  queue(run(3, 'a'), run(4, 'b'))
+  await end(1)
+  assert.deepEqual(started, [1, 2])
+  await end(2)
+  assert.deepEqual(started, [1, 2, 3])
+  await end(3)
+  assert.deepEqual(started, [1, 2, 3, 4])
+})
+
+test('a lane that waits for a slot gives it back if a reload brings a run into the lane', async () => {
+  const scene = stage({ maxJobs: 2 })
+  const { queue, started, end } = scene
+  reload(scene, { a: 'x', b: 'y', c: 'z' }, 2)
+  queue(run(1, 'a'), run(2, 'b'), run(3, 'c'), run(4, 'd'))
+  reload(scene, { a: 'z' }, 2)
+  await end(2)
+  assert.deepEqual(started, [1, 2, 4])
+  await end(1)
+  assert.deepEqual(started, [1, 2, 4, 3])
+})
+
+test('lanes that a reload sets free are served oldest run first', async () => {
+  const scene = stage({ maxJobs: 3 })
+  const { queue, started, end } = scene
+  reload(scene, { a: 'x', c: 'x', b: 'y', d: 'y' }, 3)
+  queue(run(1, 'a'), run(2, 'b'), run(4, 'c'), run(3, 'd'))
+  reload(scene, { c: 'c', d: 'd' }, 3)
+  assert.deepEqual(started, [1, 2, 3])
+  await end(2)
+  assert.deepEqual(started, [1, 2, 3, 4])
+})
+
+test('lanes that were one run beside each other after a reload', async () => {
+  const scene = stage()
+  const { queue, started, end } = scene
+  reload(scene, { a: 'one', b: 'one', c: 'one' })
+  queue(run(1, 'a'), run(2, 'b'), run(3, 'c'))
+  reload(scene, { a: 'a', b: 'b', c: 'c' })
+  assert.deepEqual(started, [1, 2, 3], 'at once: theirs are free')
+  queue(run(4, 'a'))
+  await end(2)
+  assert.deepEqual(started, [1, 2, 3])
+  await end(1)
+  assert.deepEqual(started, [1, 2, 3, 4])
+})
+
+test('a target that becomes parallel waits once more for the run that began in a lane', async () => {
+  const scene = stage()
+  const { queue, started, end } = scene
+  queue(run(1, 'a'), run(2, 'a'), run(3, 'a'))
+  reload(scene, { a: null })
+  assert.deepEqual(started, [1])
+  await end(1)
+  assert.deepEqual(started, [1, 2, 3])
+})
+
+test('a target that is parallel no more starts nothing before all that runs has ended', async () => {
+  const scene = stage()
+  const { queue, started, end } = scene
+  reload(scene, { a: null })
+  queue(run(1, 'a'), run(2, 'a'))
+  assert.deepEqual(started, [1, 2])
+  reload(scene, { a: 'a' })
+  queue(run(3, 'a'), run(4, 'a'))
+  await end(1)
+  assert.deepEqual(started, [1, 2])
+  await end(2)
+  assert.deepEqual(started, [1, 2, 3])
+})
+
+test('another max_jobs counts at once, for more and for less', async () => {
+  const scene = stage({ maxJobs: 4 })
+  const { queue, started, end } = scene
+  reload(scene, {}, 1)
+  queue(run(1, 'a'), run(2, 'b'), run(3, 'c'), run(4, 'd'))
+  assert.deepEqual(started, [1])
+  reload(scene, {}, 3)
+  await turn()
+  assert.deepEqual(started, [1, 2, 3])
+  reload(scene, {}, 2)
+  await end(1)
+  assert.deepEqual(started, [1, 2, 3])
+  await end(2)
+  assert.deepEqual(started, [1, 2, 3, 4])
+})
+
+test('a retry enters the lane that its instance has when its time comes', async (t) => {
+  fakeTime(t)
+  const scene = stage({ now: Date.now })
+  const { queue, started, end } = scene
+  queue(run(1, 'b'), run(2, 'a', { notBefore: 10_000 }))
+  reload(scene, { a: 'b' })
+  t.mock.timers.tick(10_000)
+  assert.deepEqual(started, [1])
+  await end(1)
+  assert.deepEqual(started, [1, 2])
+})
+
+test('a run that a reload has moved can still be superseded', async () => {
+  const scene = stage()
+  const { lanes, queue, started, end } = scene
+  reload(scene, { a: 'x', b: 'x' })
+  queue(run(1, 'a'), run(2, 'b'), run(3, 'b'))
+  reload(scene, { b: 'y' })
+  assert.deepEqual(started, [1, 2])
+  lanes.apply({ queued: [], superseded: [3] })
+  await end(1)
+  await end(2)
+  assert.deepEqual(started, [1, 2])
+  assert.equal(lanes.size(), 0)
+})
+
+const INSTANCES = ['a', 'b', 'c', 'd'] as const
+const step = fc.oneof(
+  fc.record({ kind: fc.constant('queue'), instance: fc.constantFrom(...INSTANCES), back: fc.nat(3) }),
+  fc.record({ kind: fc.constant('end'), which: fc.nat() }),
+  fc.record({ kind: fc.constant('supersede'), back: fc.nat(5) }),
+  fc.record({
+    kind: fc.constant('reload'),
+    lanes: fc.array(fc.constantFrom('x', 'y', 'z', null), { minLength: 4, maxLength: 4 }),
+    maxJobs: fc.integer({ min: 1, max: 4 }),
+  }),
+)
+
+test('whatever reloads come in between, no run starts beside one that has, or had, its lane or its instance', async () => {
+  const story = fc.asyncProperty(fc.array(step, { maxLength: 60 }), async (steps) => {
+    const laneNow = new Map<string, string | null>(INSTANCES.map((name) => [name, name]))
+    const laneOf = ({ target }: Run): string | null => laneNow.get(target) ?? null
+    /** What is being performed: every lane that it has had since it began. */
+    const open = new Map<Run, { readonly lanes: Set<string>; readonly ending: PromiseWithResolvers<void> }>()
+    const started: number[] = []
+    const gone = new Set<number>()
+    let jobs = 2
+    const lanes = createLanes({
+      laneOf,
+      maxJobs: jobs,
+      log: keptLog().log,
+      now: () => 0,
+      async perform(one) {
+        const lane = laneOf(one)
+        for (const [other, { lanes: had }] of open) {
+          const sharesInstance = other.target === one.target && had.size > 0
+          if (sharesInstance || (lane !== null && had.has(lane))) trouble.push(`${one.id} beside ${other.id}`)
+        }
+        if (open.size >= jobs) trouble.push(`${one.id} is one too many`)
+        if (gone.has(one.id)) trouble.push(`${one.id} was superseded`)
+        const ending = Promise.withResolvers<void>()
+        open.set(one, { lanes: new Set(lane === null ? [] : [lane]), ending })
+        started.push(one.id)
+        await ending.promise
+        open.delete(one)
+      },
+    })
+    const trouble: string[] = []
+    let queued = 0
+    const endOne = async (which: number) => {
+      const one = [...open.values()][which % Math.max(1, open.size)]
+      one?.ending.resolve()
+      for (let n = 0; n < 3; n += 1) await turn()
+    }
+    for (const now of steps) {
+      if (now.kind === 'queue') {
+        queued += 1
+        const place = Math.max(1, queued - now.back)
+        lanes.apply({ queued: [run(queued, now.instance, { place })], superseded: [] })
+      } else if (now.kind === 'end') await endOne(now.which)
+      else if (now.kind === 'supersede') {
+        const id = queued - now.back
+        if (id < 1 || started.includes(id)) continue
+        gone.add(id)
+        lanes.apply({ queued: [], superseded: [id] })
+      } else {
+        now.lanes.forEach((lane, n) => void laneNow.set(INSTANCES[n] ?? 'a', lane))
+        jobs = now.maxJobs
+        for (const [one, { lanes: had }] of open) {
+          const lane = laneOf(one)
+          if (lane !== null) had.add(lane)
+        }
+        lanes.rearrange(jobs)
+        await turn()
+      }
+    }
+    while (open.size > 0) await endOne(0)
+    assert.deepEqual(trouble, [])
+    assert.equal(lanes.size(), 0)
+    assert.deepEqual(
+      started.toSorted((one, other) => one - other),
+      Array.from({ length: queued }, (_, n) => n + 1).filter((id) => !gone.has(id)),
+      'each is performed once',
+    )
+  })
+  await fc.assert(story, { numRuns: 300 })
 })
