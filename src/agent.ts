@@ -1,8 +1,9 @@
+import { isDeepStrictEqual } from 'node:util'
 import { createApi } from './admin/api.ts'
 import type { Config, Target } from './config/config.ts'
 import { ownDataDir } from './data-dir.ts'
 import { LandfallError } from './errors.ts'
-import { laneOf, targetOf } from './instances.ts'
+import { laneOf, targetOf, targetOfRun } from './instances.ts'
 import { createIntake } from './intake.ts'
 import { createLanes, type Lanes } from './lanes.ts'
 import { createLaunchers } from './launcher/launchers.ts'
@@ -13,12 +14,13 @@ import { endLeftovers } from './processes.ts'
 import { createPruner } from './pruner.ts'
 import { createReceiver } from './receiver/receiver.ts'
 import { recover } from './recovery.ts'
-import { openRemotes } from './remotes.ts'
+import { type Changes, changesOfTargets, createReconfigure, merged, sayWhatStays } from './reload.ts'
+import { openRemotes, type Remotes } from './remotes.ts'
 import { createReleases } from './runs/releases.ts'
 import { createRunner } from './runs/runner.ts'
 import { createSilences } from './silences.ts'
 import { openSqlite } from './stores/sqlite.ts'
-import type { Store } from './stores/store.ts'
+import type { QueueChange, Store } from './stores/store.ts'
 import type { Work } from './work.ts'
 
 /** Nothing that comes after a stop is recorded, so there is little to wait for. */
@@ -33,6 +35,11 @@ export interface Agent {
   once(): Promise<readonly PollResult[]>
   /** Resolves when everything that is due has ended; retries whose time has not come stay queued. */
   idle(): Promise<void>
+  /**
+   * Goes on with another configuration, save for what only a start can change; queued runs take it too, and what runs keeps
+   * what it began with. Null where nothing has changed. Throws, and goes on as before, where it cannot be taken over.
+   */
+  reload(read: Config): Promise<Changes | null>
   /**
    * Takes no more work, gives running scripts the configured time, then ends them. Resolves when all has ended and the
    * data_dir is free.
@@ -51,23 +58,28 @@ export interface AgentParts {
 }
 
 /** Throws `start` where the data_dir is another's, the store cannot be opened, or an address is taken. */
-export async function startAgent({ config, log, now = Date.now, serves }: AgentParts): Promise<Agent> {
+export async function startAgent({ config: first, log, now = Date.now, serves }: AgentParts): Promise<Agent> {
+  let config = first
   const dataDir = await ownDataDir(config.dataDir)
   const stopping = new AbortController()
   const cutOff = new AbortController()
   const recovered = Promise.withResolvers<void>()
   recovered.promise.catch(() => {}) // nobody may be waiting for it
   let reporting: Promise<unknown> = Promise.resolve()
-  const store = await openSqlite({ dataDir: config.dataDir, keepDeliveriesMs: config.keepDeliveriesMs }).catch(
-    (cause: unknown) => {
-      dataDir.release()
-      throw cause
+  const store = await openSqlite({
+    dataDir: config.dataDir,
+    get keepDeliveriesMs() {
+      return config.keepDeliveriesMs
     },
-  )
+  }).catch((cause: unknown) => {
+    dataDir.release()
+    throw cause
+  })
   const launchers = createLaunchers({ log })
   const workOf = ({ account }: Target): Work => launchers.as(account)
   const current = () => config
-  const remotes = await openRemotes({ config, dataDir })
+  let access = await openRemotes({ config, dataDir })
+  const remotes: Remotes = { of: (target, repo) => access.of(target, repo) }
   const releases = createReleases({ dataDir, store, workOf })
 
   /** Only of these: what other runs have started may be alive and well. */
@@ -89,7 +101,7 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
     now,
     stopping: stopping.signal,
     cutOff: cutOff.signal,
-    onQueueChange: (change) => lanes.apply(change),
+    onQueueChange: follow,
     onPollSoon: (instance) => poller.soon(instance),
     endLeftovers: endProcessesOf,
   })
@@ -110,17 +122,19 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
     log,
     now,
     async queue(orders) {
+      const isGone = orders.some(({ instance: { name, repo } }) => !targetOfRun(config, { target: name, repo }))
+      if (isGone) throw new LandfallError('aborted', 'the configuration has changed during the poll')
       const queued = await store.queue(orders, now())
-      lanes.apply(queued)
+      follow(queued)
       return queued
     },
   })
-  const pruner = createPruner({ config, store, dataDir, log, now })
+  const reconfigure = createReconfigure({ store, dataDir, log, now, onQueueChange: (change) => lanes.apply(change) })
+  const pruner = createPruner({ config: current, store, dataDir, log, now })
 
   const intake = createIntake({
-    config: current,
     store,
-    lanes,
+    onQueueChange: follow,
     silences,
     onInstance: (instance) => poller.add(instance),
     recovered: recovered.promise,
@@ -128,12 +142,10 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
     now,
   })
   const receiver = createReceiver({
-    hooks: () => config.hooks,
+    config: current,
     intake: intake.take,
     healthy: intake.healthy,
     stopping: () => stopping.signal.aborted,
-    maxBodyBytes: config.server.maxBodyBytes,
-    trustedProxies: config.server.trustedProxies,
     log,
     now,
   })
@@ -141,7 +153,38 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
     await recovered.promise
     return poller.once()
   }
-  const api = createApi({ config, store, dataDir, once, log })
+  const api = createApi({ config: current, store, dataDir, once, log })
+
+  /** What somebody with an older view has queued still, at the moment of a reload, ends as if it had come before. */
+  function follow(change: QueueChange): void {
+    lanes.apply(change)
+    if (change.queued.every((run) => targetOfRun(config, run) !== undefined)) return
+    reconfigureSoon()
+  }
+
+  function reconfigureSoon(): void {
+    reconfigure(config).catch((cause: unknown) => log.error('store failed', { cause }))
+  }
+
+  async function reload(read: Config): Promise<Changes | null> {
+    if (stopping.signal.aborted) throw new LandfallError('stopping', 'landfall is stopping')
+    const { config: next, needRestart } = merged(config, read)
+    if (isDeepStrictEqual(next, config) && needRestart.length === 0) return null
+    const before = config
+    const changes = { ...changesOfTargets(before, next), needRestart }
+    const nextAccess = await openRemotes({ config: next, dataDir })
+    await reconfigure(next)
+    const poll = await poller.prepare(next)
+    // All at once: nobody sees a part of it.
+    config = next
+    access = nextAccess
+    lanes.rearrange(next.maxJobs)
+    poll()
+    sayWhatStays(before, changes.removed, dataDir, log)
+    // Once more, for what has come since the first time.
+    reconfigureSoon()
+    return changes
+  }
 
   let closing: Promise<void> | null = null
   /** Once, although a stop at once comes while a slow one is under way. */
@@ -176,12 +219,20 @@ export async function startAgent({ config, log, now = Date.now, serves }: AgentP
     const url = serves ? await receiver.listen(config.server.listen) : null
     if (serves) await api.listen(config.server)
     const sweep = () => releases.sweep((instance) => targetOf(config, instance.name))
-    const reports = await recover({ store, runner, lanes, log, endLeftovers: endProcessesOf, sweep })
+    const reports = await recover({
+      store,
+      runner,
+      lanes,
+      log,
+      endLeftovers: endProcessesOf,
+      sweep,
+      reconfigure: () => reconfigure(config),
+    })
     recovered.resolve()
     reporting = Promise.all(reports.map((report) => report()))
     if (serves) await poller.start()
     pruner.start()
-    return { store, url, once, idle: () => lanes.idle(), stop, stopNow }
+    return { store, url, once, idle: () => lanes.idle(), reload, stop, stopNow }
   } catch (cause) {
     stopping.abort()
     recovered.reject(new LandfallError('stopping', 'landfall could not start'))

@@ -14,21 +14,48 @@ export function instanceKey(target: Target, repo: string, branch: string | null)
   return {
     name: `${target.name}${ofRepository}${own === null ? '' : `@${own}`}`,
     target: target.name,
-    repo: target.repoIsGlob ? repo : target.repo,
+    repo: repositoryOf(target, repo),
     branch: own,
   }
 }
 
-/** The target that an instance belongs to, as far as the file still has it, with `{branch}` filled in. */
+/**
+ * The target that an instance belongs to, with `{branch}` filled in; undefined where the file has none for it any more: the
+ * target is gone, its pattern of repositories or branches is another one, or it follows another kind of refs.
+ */
 export function targetOf({ targets }: Config, instance: string): Target | undefined {
-  const [, name, own] = /^([^:@]+)(?::[^@]*)?(?:@(.+))?$/s.exec(instance) ?? []
+  const [, name, repo, own = null] = /^([^:@]+)(?::([^@]*))?(?:@(.+))?$/s.exec(instance) ?? []
   const target = targets.find((one) => one.name === name)
   if (target === undefined) return undefined
   const { follows } = target
-  // An instance of a time when the target followed other refs is none of its own any more.
-  if ((follows.kind === 'branches') !== (own !== undefined)) return undefined
+  if (target.repoIsGlob ? repo === undefined || !isNameOf(target, repo) : repo !== undefined) return undefined
+  if ((follows.kind === 'branches') !== (own !== null)) return undefined
+  if (follows.kind === 'branches' && !matchesRefName(follows.patterns, own ?? '')) return undefined
   const branch = follows.kind === 'branch' ? follows.branch : own
-  return branch === undefined ? target : atBranch(target, branch)
+  return branch === null ? target : atBranch(target, branch)
+}
+
+/** The same for a run, or for an instance as it is remembered: undefined too where the target follows another repository now. */
+export function targetOfRun(
+  config: Config,
+  { target: instance, repo }: Pick<Run, 'target' | 'repo'>,
+): Target | undefined {
+  const target = targetOf(config, instance)
+  return target !== undefined && isNameOf(target, repo) ? target : undefined
+}
+
+/** Why the file has no target for a run any more, as a sentence. */
+export function whyGone({ targets }: Config, { target: instance, repo }: Pick<Run, 'target' | 'repo'>): string {
+  const name = instance.replace(/[:@].*/s, '')
+  const target = targets.find((one) => one.name === name)
+  if (target === undefined) return `the target ${name} is not in the configuration any more`
+  if (!isNameOf(target, repo)) return `the target ${name} follows ${target.repo} now, not ${repo}`
+  return `${instance} is not what the target ${name} follows any more`
+}
+
+/** What the file calls the repository now of which a run was queued. */
+export function repositoryOf(target: Target, repo: string): string {
+  return target.repoIsGlob ? repo : target.repo
 }
 
 function atBranch(target: Target, branch: string): Target {
@@ -68,7 +95,7 @@ export function laneOf(config: Config, { target: instance, repo }: Pick<Run, 'ta
   const target = targetOf(config, instance)
   if (target === undefined) return instance
   if (target.queue === 'parallel') return null
-  return target.lane ?? `${target.hook ?? 'poll'}/${repo.toLowerCase()}`
+  return target.lane ?? `${target.hook ?? 'poll'}/${repositoryOf(target, repo).toLowerCase()}`
 }
 
 // --- Routing ------------------------------------------------------------------------------------------------------
@@ -110,12 +137,13 @@ export function routeDelivery(config: Config, hook: Hook, received: Received, kn
   return { kind: 'routes', routes, learns: repoId !== null && isBelieved ? { id: repoId, repo } : null }
 }
 
-function sameName(one: string, other: string): boolean {
+/** Repository names, whatever their case. */
+export function sameName(one: string, other: string): boolean {
   return one.toLowerCase() === other.toLowerCase()
 }
 
 /** Whether the target follows a repository of this name. */
-function isNameOf(target: Target, repo: string): boolean {
+export function isNameOf(target: Target, repo: string): boolean {
   return matchesRepository(target.repo, repo) || target.aliases.some((alias) => sameName(alias, repo))
 }
 

@@ -1,22 +1,20 @@
-import type { Config, Hook } from './config/config.ts'
+import type { Config, Hook, Target } from './config/config.ts'
 import { LandfallError } from './errors.ts'
 import { branchOf, instanceKey, type Knowledge, routeDelivery } from './instances.ts'
-import type { Lanes } from './lanes.ts'
 import type { Clock, Instance, Receipt, Received } from './model.ts'
 import type { Silences } from './silences.ts'
 import type { QueueChange, Store } from './stores/store.ts'
 
 export interface Intake {
   /** record → queue: resolves once what the receiver has verified is on disk, with the runs that it causes. */
-  take(received: Received): Promise<Receipt>
+  take(received: Received, config: Config): Promise<Receipt>
   /** Whether the store can be written; asked at most once a second. */
   healthy(): Promise<boolean>
 }
 
 export interface IntakeParts {
-  readonly config: () => Config
   readonly store: Store
-  readonly lanes: Lanes
+  readonly onQueueChange: (change: QueueChange) => void
   readonly silences: Silences
   /** An instance of a glob was seen for the first time, perhaps. */
   readonly onInstance: (instance: Instance) => void
@@ -30,14 +28,18 @@ export interface IntakeParts {
 const PROBE_EVERY_MS = 1000
 
 export function createIntake(parts: IntakeParts): Intake {
-  const { config, store, lanes, silences, onInstance, recovered, stopping, now } = parts
+  const { store, onQueueChange, silences, onInstance, recovered, stopping, now } = parts
   let probed: { readonly at: number; readonly works: Promise<boolean> } | null = null
 
   /** Only what a route can depend on is asked for: default branches, branches that are gone, and new names. */
-  async function knowledgeFor(hook: Hook, { repo, repoId, changes }: Received): Promise<Knowledge> {
+  async function knowledgeFor(
+    targets: readonly Target[],
+    hook: Hook,
+    { repo, repoId, changes }: Received,
+  ): Promise<Knowledge> {
     const found = new Map<string, Instance>()
     const deleted = changes.flatMap(({ ref, after }) => (after === null ? [branchOf(ref)] : []))
-    for (const target of repo === null ? [] : config().targets) {
+    for (const target of repo === null ? [] : targets) {
       if (target.hook !== hook.name) continue
       const branches = { default: [null], branches: deleted, branch: [], tags: [] }[target.follows.kind]
       for (const branch of branches) {
@@ -60,14 +62,14 @@ export function createIntake(parts: IntakeParts): Intake {
   }
 
   return {
-    async take(received) {
+    async take(received, config) {
       await recovered
       if (stopping.aborted) throw new LandfallError('stopping', 'landfall is stopping')
-      const hook = config().hooks.find(({ name }) => name === received.hook)
+      const hook = config.hooks.find(({ name }) => name === received.hook)
       if (hook === undefined) throw new LandfallError('not-found', `there is no hook ${received.hook}`)
-      const routing = routeDelivery(config(), hook, received, await knowledgeFor(hook, received))
+      const routing = routeDelivery(config, hook, received, await knowledgeFor(config.targets, hook, received))
       const { receipt, ...change } = await store.record(received, routing)
-      lanes.apply(change)
+      onQueueChange(change)
       if (received.kind === 'event' && receipt.verdict !== 'duplicate') silences.heard(received)
       await watchNew(change)
       return receipt

@@ -55,7 +55,7 @@ export type Look = (
 export function createLook({ store, workOf, silences, queue, log, now, stopping }: LookParts): Look {
   /** The choice among tags is asked for again only when the tags are others. */
   const chosenTags = new Map<string, { readonly listing: string; readonly chosen: ChosenTag | null }>()
-  /** Branches that were there at the last look. */
+  /** Branches that were there at the last look, by what was looked for. */
   const lastBranches = new Map<string, ReadonlySet<string>>()
 
   return async function look(follower, remote, refs, retryFailed) {
@@ -95,7 +95,7 @@ export function createLook({ store, workOf, silences, queue, log, now, stopping 
   ): Promise<Seen> {
     const { name } = instanceKey(target, repo, null)
     const fitting = Object.entries(refs.tags).filter(([tag]) => matchesRefName(patterns, tag))
-    const listing = JSON.stringify(fitting.map(([tag, { object }]) => [tag, object]))
+    const listing = JSON.stringify([order, fitting.map(([tag, { object }]) => [tag, object])])
     let known = chosenTags.get(name)
     if (known?.listing !== listing) {
       const asked = { remote, patterns, order, timeoutMs: target.fetchTimeoutMs }
@@ -129,8 +129,9 @@ export function createLook({ store, workOf, silences, queue, log, now, stopping 
     const { target, repo } = follower
     const { name } = instanceKey(target, repo, null)
     const tips = new Map(Object.entries(refs.branches).filter(([branch]) => matchesRefName(patterns, branch)))
-    const before = lastBranches.get(name)
-    lastBranches.set(name, new Set(tips.keys()))
+    const lookedFor = JSON.stringify([name, repo, patterns])
+    const before = lastBranches.get(lookedFor)
+    lastBranches.set(lookedFor, new Set(tips.keys()))
 
     const byPattern = [...tips].filter(([branch]) => !patterns.includes(branch))
     const isFirst = await isFirstListing(
@@ -149,6 +150,8 @@ export function createLook({ store, workOf, silences, queue, log, now, stopping 
     }
     for (const instance of await store.instancesOf(target.name, repo)) {
       if (instance.branch === null || instance.retiredAt !== null || tipOf(refs, instance.branch) !== null) continue
+      // Of a time when the file had other patterns: it is not this target's any more.
+      if (!matchesRefName(patterns, instance.branch)) continue
       results.push(await lookForGone(target, instance, instance.branch, retryFailed))
     }
     if (results.length > 0) return results

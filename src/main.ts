@@ -11,6 +11,8 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error
   process.exit(0)
 })
+// A reload asked for before the configuration is read: without a listener it would end the process.
+if (process.argv.includes('serve')) process.on('SIGHUP', () => {})
 /**
  * A burst of deliveries makes V8 grow its young generation to 128 MB and keep it; 2 MB serve as fast, and leave the daemon at
  * half the memory, which process starts pay for too. V8 takes this at its start only, so the daemon starts itself over, in

@@ -1,7 +1,8 @@
+import { isDeepStrictEqual } from 'node:util'
 import PQueue from 'p-queue'
 import type { Config, Target } from './config/config.ts'
 import { hasCode, messageOf } from './errors.ts'
-import { instanceKey } from './instances.ts'
+import { instanceKey, isNameOf } from './instances.ts'
 import { createLook, type Follower, type PollResult } from './look.ts'
 import type { Clock, Instance, Log } from './model.ts'
 import type { Remotes } from './remotes.ts'
@@ -21,6 +22,11 @@ export interface Poller {
   start(): Promise<void>
   /** Starts no more polls; resolves when none is under way. */
   stop(): Promise<void>
+  /**
+   * Gets ready for another configuration. To be called at once by whoever has put it in force: what is new or changed is polled
+   * soon, what is gone no more, and a poll that is under way looks at nothing any more.
+   */
+  prepare(next: Config): Promise<() => void>
   /** An instance was first seen: it is polled from now on. */
   add(instance: Instance): void
   soon(instance: string): void
@@ -34,6 +40,7 @@ export interface PollerParts {
   readonly workOf: (target: Target) => Work
   readonly remotes: Remotes
   readonly silences: Silences
+  /** Throws `aborted` where the configuration has nothing to do with an order any more. */
   readonly queue: (orders: readonly RunOrder[]) => Promise<Queued>
   readonly log: Log
   readonly now: Clock
@@ -53,7 +60,7 @@ interface Group {
 /** The pushes that no webhook announced. */
 export function createPoller(parts: PollerParts): Poller {
   const { config, store, workOf, remotes, silences, log, now } = parts
-  const groups = new Map<string, Group>()
+  let groups = new Map<string, Group>()
   const groupOf = new Map<string, Group>()
   const pools = new Map<string, PQueue>()
   const underWay = new Set<Promise<unknown>>()
@@ -61,18 +68,17 @@ export function createPoller(parts: PollerParts): Poller {
   const look = createLook({ ...parts, stopping: stopping.signal })
 
   /** Every target in every repository: those that the file names, and those of globs that were seen before. */
-  async function known(): Promise<readonly Follower[]> {
+  async function known({ targets }: Config): Promise<readonly Follower[]> {
+    // So that it is known before anything has come of it. Branches are known once they are seen.
+    const single = targets.filter(({ repoIsGlob, follows }) => !repoIsGlob && follows.kind !== 'branches')
+    await Promise.all(single.map((target) => store.seen(instanceKey(target, target.repo, null), now())))
+    // Last: an instance that comes later is added by whoever has seen it.
     const seen = await store.instances()
-    const found = config().targets.map(async (target): Promise<readonly Follower[]> => {
-      if (target.repoIsGlob) {
-        const repos = new Set(seen.flatMap((one) => (one.target === target.name ? [one.repo] : [])))
-        return [...repos].map((repo) => ({ target, repo }))
-      }
-      // So that it is known before anything has come of it. Branches are known once they are seen.
-      if (target.follows.kind !== 'branches') await store.seen(instanceKey(target, target.repo, null), now())
-      return [{ target, repo: target.repo }]
+    return targets.flatMap((target) => {
+      if (!target.repoIsGlob) return [{ target, repo: target.repo }]
+      const own = seen.filter((one) => one.target === target.name && isNameOf(target, one.repo))
+      return [...new Set(own.map(({ repo }) => repo))].map((repo) => ({ target, repo }))
     })
-    return (await Promise.all(found)).flat()
   }
 
   function join(follower: Follower, into: Map<string, Group>): Group {
@@ -119,13 +125,14 @@ export function createPoller(parts: PollerParts): Poller {
     group.isPolling = true
     let delayMs = ownInterval(group)
     try {
-      await poll(group, false)
+      await poll(group, false, () => isCurrent(group))
       delayMs = await nextDelay(group)
     } catch (cause) {
       // One target's trouble, or the store's, must not end the polling of the others.
       log.error('poll went wrong', { url: group.remote.url, cause })
     }
     group.isPolling = false
+    if (!isCurrent(group)) return
     schedule(group, group.soon ? soonMs(group) : delayMs)
     group.soon = false
   }
@@ -151,6 +158,11 @@ export function createPoller(parts: PollerParts): Poller {
     return Math.max(delayMs, ...confirmIn.filter((waitMs) => waitMs < 1.25 * delayMs))
   }
 
+  /** A reload has put another group in the place of this one, or none. */
+  function isCurrent(group: Group): boolean {
+    return groups.get(group.remote.mirror) === group
+  }
+
   function ownInterval({ members }: Group): number {
     return Math.min(...[...members.values()].map(({ target }) => target.pollMs ?? Number.POSITIVE_INFINITY))
   }
@@ -165,7 +177,7 @@ export function createPoller(parts: PollerParts): Poller {
     return instance === null ? [] : [instance]
   }
 
-  async function poll(group: Group, retryFailed: boolean): Promise<readonly PollResult[]> {
+  async function poll(group: Group, retryFailed: boolean, goesOn: () => boolean): Promise<readonly PollResult[]> {
     const names = [...group.members.keys()]
     let refs: RemoteRefs
     try {
@@ -178,7 +190,7 @@ export function createPoller(parts: PollerParts): Poller {
     group.failures = 0
     const results: PollResult[] = []
     for (const follower of group.members.values()) {
-      if (stopping.signal.aborted) break
+      if (stopping.signal.aborted || !goesOn()) break
       results.push(...(await lookSafely(group, follower, refs, retryFailed)))
     }
     return results
@@ -218,9 +230,35 @@ export function createPoller(parts: PollerParts): Poller {
     return names.map((target) => ({ target, reason: 'failed', detail }))
   }
 
+  function takeOver(followers: readonly Follower[], before: Config, next: Config): void {
+    const old = groups
+    groups = new Map()
+    groupOf.clear()
+    for (const follower of followers) {
+      if (follower.target.pollMs !== null) groupOf.set(nameOf(follower), join(follower, groups))
+    }
+    for (const [mirror, was] of old) {
+      const group = groups.get(mirror)
+      if (group !== undefined && isSame(was, group, before, next)) {
+        // With its timer, its back-off, and the poll that may be under way.
+        groups.set(mirror, was)
+        for (const name of was.members.keys()) groupOf.set(name, was)
+        continue
+      }
+      if (was.timer !== null) clearTimeout(was.timer)
+      if (group !== undefined) group.failures = was.failures
+    }
+    for (const group of groups.values()) if (group.timer === null) schedule(group, 0)
+  }
+
   return {
     async start() {
-      for (const follower of await known()) watch(follower)
+      for (const follower of await known(config())) watch(follower)
+    },
+    async prepare(next) {
+      const before = config()
+      const followers = await known(next)
+      return () => takeOver(followers, before, next)
     },
     async stop() {
       stopping.abort()
@@ -241,18 +279,27 @@ export function createPoller(parts: PollerParts): Poller {
     },
     async once() {
       const all = new Map<string, Group>()
-      for (const follower of await known()) {
+      for (const follower of await known(config())) {
         // Git is not this target's business, unless the file says that it polls.
         if (follower.target.checkout === 'none' && follower.target.pollMs === null) continue
         join(follower, all)
       }
-      return (await Promise.all([...all.values()].map((group) => untilEnded(poll(group, true))))).flat()
+      return (await Promise.all([...all.values()].map((group) => untilEnded(poll(group, true, () => true))))).flat()
     },
   }
 }
 
 function nameOf({ target, repo }: Follower): string {
   return instanceKey(target, repo, null).name
+}
+
+/** Whether a reload has left alone what is polled, for whom, and with what. */
+function isSame(was: Group, is: Group, before: Config, after: Config): boolean {
+  const about = ({ remote, members }: Group, { hooks }: Config) => [
+    remote,
+    [...members].map(([name, { target, repo }]) => [name, target, repo, hooks.find((one) => one.name === target.hook)]),
+  ]
+  return isDeepStrictEqual(about(was, before), about(is, after))
 }
 
 function jittered(ms: number): number {

@@ -15,7 +15,7 @@ export interface Pruner {
 }
 
 export function createPruner(parts: {
-  readonly config: Config
+  readonly config: () => Config
   readonly store: Store
   readonly dataDir: DataDir
   readonly log: Log
@@ -27,7 +27,7 @@ export function createPruner(parts: {
   let underWay: Promise<void> = Promise.resolve()
 
   async function prune(): Promise<void> {
-    const runs = await store.prune(config, now())
+    const runs = await store.prune(config(), now())
     for (const run of runs) await rm(dataDir.room('runs', String(run)), { recursive: true, force: true })
     if (runs.length > 0) log.info('pruned', { runs: runs.length })
   }

@@ -13,6 +13,8 @@ export interface RecoveryParts {
   readonly endLeftovers: (runs: readonly number[]) => Promise<void>
   /** Removes what no sealed release owns. */
   readonly sweep: () => Promise<void>
+  /** Tells the store what the configuration has changed since it was last read. */
+  readonly reconfigure: () => Promise<void>
 }
 
 /**
@@ -26,13 +28,16 @@ export async function recover({
   log,
   endLeftovers,
   sweep,
+  reconfigure,
 }: RecoveryParts): Promise<readonly Report[]> {
-  const unfinished = await store.unfinished()
+  const left = await store.unfinished()
   // Queued runs too: one may have been claimed in a transaction that the crash cut off. And the marks of finished ones: a
   // report may still have been running.
-  await endLeftovers([...unfinished.map(({ id }) => id), ...(await store.marks()).map(({ run }) => run)])
+  await endLeftovers([...left.map(({ id }) => id), ...(await store.marks()).map(({ run }) => run)])
   // Before any run makes a directory of its own, which nothing has sealed yet either.
   await sweep().catch((cause: unknown) => log.error('releases not swept', { cause }))
+  await reconfigure()
+  const unfinished = await store.unfinished()
   const running = unfinished.filter((run) => run.state === 'running')
   const reports: Report[] = []
   for (const run of running) reports.push(await runner.interrupted(run))

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { writeFile } from 'node:fs/promises'
+import { rename, writeFile } from 'node:fs/promises'
 import type { Config, Hook, Target } from './config/config.ts'
 import { type DataDir, directoryName } from './data-dir.ts'
 import { FORGE } from './forges/index.ts'
@@ -45,17 +45,21 @@ async function layKeys(hook: Hook, dataDir: DataDir): Promise<HookAccess> {
   if (hook.sshKey !== null && 'file' in hook.sshKey) sshKeyFile = hook.sshKey.file
   else if (hook.sshKey !== null) {
     sshKeyFile = dataDir.room('keys', `${directoryName(hook.name)}.ssh`)
-    await writeFile(sshKeyFile, `${hook.sshKey.text.trimEnd()}\n`, { mode: 0o600 })
+    await lay(sshKeyFile, `${hook.sshKey.text.trimEnd()}\n`)
   }
   let credentialsFile: string | null = null
   if (hook.forgeToken !== null && host !== undefined) {
     credentialsFile = dataDir.room('keys', `${directoryName(hook.name)}.credentials`)
     const user = FORGE[hook.forge].tokenUser
-    await writeFile(credentialsFile, `https://${user}:${encodeURIComponent(hook.forgeToken)}@${host}\n`, {
-      mode: 0o600,
-    })
+    await lay(credentialsFile, `https://${user}:${encodeURIComponent(hook.forgeToken)}@${host}\n`)
   }
   return { hook, host, sshKeyFile, credentialsFile }
+}
+
+/** In one step: at a reload a fetch that is under way may be about to read it. */
+async function lay(file: string, text: string): Promise<void> {
+  await writeFile(`${file}.new`, text, { mode: 0o600 })
+  await rename(`${file}.new`, file)
 }
 
 function cloneUrl(target: Target, hook: Hook | undefined, repo: string): string {

@@ -39,6 +39,7 @@ export function createSilences(parts: {
 }): Silences {
   const { config, store, log, now, onSilent } = parts
   const announced = new Map<string, Set<Sha>>()
+  /** By instance and what it follows: other refs, or another repository, have moved no tip. */
   const lastTips = new Map<string, Sha>()
   const watchedUntil = new Map<string, number>()
   const hinted = new Set<string>()
@@ -85,8 +86,9 @@ export function createSilences(parts: {
 
     found(target, instance, seen) {
       const { tip, isNew } = seen
-      const before = lastTips.get(instance.name)
-      lastTips.set(instance.name, tip)
+      const followed = JSON.stringify([instance.name, instance.repo, target.follows])
+      const before = lastTips.get(followed)
+      lastTips.set(followed, tip)
       // The first look since this start: whatever moved while we were down was announced to nobody.
       if (target.hook === null || before === tip || (before === undefined && !isNew)) return
       const hook = config().hooks.find(({ name }) => name === target.hook)

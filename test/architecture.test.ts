@@ -16,7 +16,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['config', 'forges', 'data-dir', 'listen'],
   ['stores', 'git', 'launcher'],
   ['instances', 'remotes', 'lanes', 'receiver', 'silences', 'pruner'],
-  ['look', 'runs', 'intake'],
+  ['look', 'runs', 'intake', 'reload'],
   ['poller'],
   ['recovery'],
   ['admin'],

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, test } from 'node:test'
 import { Worker } from 'node:worker_threads'
-import type { Hook, Listen } from '../src/config/config.ts'
+import type { Config, Hook, Listen } from '../src/config/config.ts'
 import { hasCode, LandfallError } from '../src/errors.ts'
 import { FORGE } from '../src/forges/index.ts'
 import type { Log, OutgoingDelivery, Receipt, Received } from '../src/model.ts'
@@ -17,6 +17,7 @@ import { parseSha } from '../src/model.ts'
 import { CODEC, unpackPayload } from '../src/payload-codec.ts'
 import { createExaminer } from '../src/receiver/examine.ts'
 import { createReceiver, type Receiver, type ReceiverParts } from '../src/receiver/receiver.ts'
+import { aConfig } from './support/nouns.ts'
 import { exchange, openRaw } from './support/raw-http.ts'
 import { until } from './support/until.ts'
 
@@ -42,6 +43,12 @@ const hookOf = (name: string, forge: Hook['forge'], secrets: readonly string[]):
   missedAfterMs: 60_000,
 })
 const HOOKS = [hookOf('github', 'github', [SECRET]), hookOf('lab', 'gitlab', [SECRET])]
+function configWith(server: Partial<Config['server']>): Config {
+  const usual = aConfig({ hooks: HOOKS })
+  const limits = { maxBodyBytes: 25 * MB, trustedProxies: ['127.0.0.1/32'] }
+  return { ...usual, server: { ...usual.server, ...limits, ...server } }
+}
+const USUAL = configWith({})
 const ACCEPTED: Receipt = {
   delivery: 17,
   verdict: 'accepted',
@@ -77,15 +84,13 @@ async function start(parts: Partial<ReceiverParts> = {}, listen: Listen = { kind
   }
   const log: Log = { debug: logAs('debug'), info: logAs('info'), warn: logAs('warn'), error: logAs('error') }
   const receiver = createReceiver({
-    hooks: () => HOOKS,
+    config: () => USUAL,
     intake: async (delivery) => {
       received.push(delivery)
       return ACCEPTED
     },
     healthy: async () => true,
     stopping: () => false,
-    maxBodyBytes: 25 * MB,
-    trustedProxies: ['127.0.0.1/32'],
     log,
     now: Date.now,
     ...parts,
@@ -343,10 +348,10 @@ describe('the HTTP table', () => {
   })
 
   test('a hook that was removed or added counts from the next request', async () => {
-    let hooks: readonly Hook[] = HOOKS
-    const { url } = await start({ hooks: () => hooks })
+    let config = USUAL
+    const { url } = await start({ config: () => config })
     assert.equal((await send(url)).status, 202)
-    hooks = [hookOf('new', 'github', ['another'])]
+    config = { ...config, hooks: [hookOf('new', 'github', ['another'])] }
     assert.equal((await send(url)).status, 404)
     assert.equal((await send(url, { path: '/hooks/new', ...made(undefined, 'github', 'another') })).status, 202)
   })
@@ -400,7 +405,7 @@ describe('bodies', () => {
   })
 
   test('a body that outgrows the limit while streaming is refused, and the sender gets rid of little more', async () => {
-    const { url, received } = await start({ maxBodyBytes: MB })
+    const { url, received } = await start({ config: () => configWith({ maxBodyBytes: MB }) })
     const raw = await openRaw(url)
     raw.socket.write(rawPost({ headers: made().headers, body: '' }, 'Transfer-Encoding: chunked'))
     const chunk = `10000\r\n${'x'.repeat(65536)}\r\n`
@@ -419,7 +424,7 @@ describe('bodies', () => {
 
   test('a limit is reached, not exceeded, by a body of exactly that size', async () => {
     const { body, headers } = made()
-    const { url } = await start({ maxBodyBytes: Buffer.byteLength(body) })
+    const { url } = await start({ config: () => configWith({ maxBodyBytes: Buffer.byteLength(body) }) })
     assert.equal((await send(url, { headers, body })).status, 202)
     assert.equal((await send(url, made(`${body} `))).status, 413)
   })
@@ -685,7 +690,7 @@ describe('clients', () => {
 
   test('X-Forwarded-For is believed from trusted proxies only, up to the first hop that is none', async () => {
     const clientFor = async (trustedProxies: string[], forwarded: string) => {
-      const { url, lines } = await start({ trustedProxies })
+      const { url, lines } = await start({ config: () => configWith({ trustedProxies }) })
       const { headers, body } = made()
       await send(url, { headers: { ...headers, 'x-forwarded-for': forwarded }, body })
       return lines.find(({ event }) => event === 'accepted')?.['client']

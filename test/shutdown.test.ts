@@ -204,16 +204,6 @@ test('stopped at any moment of polls and fetches, it ends clean, and what was qu
   for (const end of ends) assert.ok(['succeeded', 'skipped'].includes(end), end)
 })
 
-test('SIGHUP is logged and changes nothing', async (t) => {
-  const site = createSite(t)
-  site.script('deploy.sh', 'exit 0')
-  site.configure(BARE)
-  const daemon = await site.start()
-  daemon.signal('SIGHUP')
-  await until('the line', () => daemon.output().includes('SIGHUP'))
-  assert.equal((await daemon.ended(await daemon.accepted({ after: commit(1) }))).state, 'succeeded')
-})
-
 test('an idle daemon stops within a second, also while a sender keeps a connection open', async (t) => {
   const site = createSite(t)
   site.script('deploy.sh', 'exit 0')

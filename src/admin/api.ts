@@ -8,6 +8,7 @@ import { gidOfGroup } from '../config/accounts.ts'
 import type { Config } from '../config/config.ts'
 import type { DataDir } from '../data-dir.ts'
 import { LandfallError, messageOf } from '../errors.ts'
+import { targetOfRun } from '../instances.ts'
 import { startListening } from '../listen.ts'
 import type { PollResult } from '../look.ts'
 import { type Instance, type Log, RUN_ENDS, type Run } from '../model.ts'
@@ -16,7 +17,7 @@ import { streamLog } from './log-stream.ts'
 import { type TargetFacts, viewDelivery, viewRun, viewTarget } from './views.ts'
 
 export interface ApiParts {
-  readonly config: Config
+  readonly config: () => Config
   readonly store: Store
   readonly dataDir: DataDir
   readonly once: () => Promise<readonly PollResult[]>
@@ -56,7 +57,7 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
 
   app.get('/targets', async ({ json }) => {
     const facts = await factsOfAll()
-    const instances = inFileOrder((await store.instances()).filter(({ retiredAt }) => retiredAt === null))
+    const instances = inFileOrder((await store.instances()).filter(isLive))
     return json({ items: instances.map((instance) => viewTarget(instance, facts(instance))), next: null })
   })
   app.get('/targets/:name', async ({ req, json }) => {
@@ -134,7 +135,7 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
   async function factsOfAll(): Promise<(instance: Instance) => TargetFacts> {
     const [activity, speakers] = await Promise.all([store.activity(), store.speakers()])
     return (instance) => {
-      const hook = config.targets.find(({ name }) => name === instance.target)?.hook ?? null
+      const hook = config().targets.find(({ name }) => name === instance.target)?.hook ?? null
       const active = activity.get(instance.name)
       const speaker = speakers.find((one) => one.hook === hook && one.repo === instance.repo.toLowerCase())
       return {
@@ -148,9 +149,14 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
     }
   }
 
-  /** As configured; instances of targets that are not in the file any more come last. */
+  /** What the file has no target for any more is still told of by its name. */
+  function isLive({ name, repo, retiredAt }: Instance): boolean {
+    return retiredAt === null && targetOfRun(config(), { target: name, repo }) !== undefined
+  }
+
+  /** As configured. */
   function inFileOrder(instances: readonly Instance[]): readonly Instance[] {
-    const order = new Map(config.targets.map(({ name }, index) => [name, index]))
+    const order = new Map(config().targets.map(({ name }, index) => [name, index]))
     const place = ({ target }: Instance): number => order.get(target) ?? order.size
     return instances.toSorted((one, other) => place(one) - place(other) || one.name.localeCompare(other.name))
   }

@@ -207,15 +207,20 @@ function placeOf({ settings, key, base, dataDir, problems }: Reading, word: 'cur
   const written = settings[word]
   if (written === undefined) return null
   const place = resolve(base, written)
-  const [ours, theirs] = [componentsOf(dataDir), componentsOf(place)]
-  if (theirs.slice(0, ours.length).every((component, index) => couldBe(component, ours[index] ?? ''))) {
-    const what =
-      theirs.length < ours.length
-        ? `has data_dir (${dataDir}) inside it`
-        : `is inside data_dir (${dataDir}), which is landfall's alone`
-    problems.add(key(word), written.includes('{branch}') ? `${what}, for a branch of that name` : what)
-  }
+  const clash = clashWith(dataDir, place)
+  if (clash !== null) problems.add(key(word), clash)
   return place
+}
+
+/** What is wrong with the place of a link or a tree beside this data_dir, as the sentence that follows the key; or null. */
+export function clashWith(dataDir: string, place: string): string | null {
+  const [ours, theirs] = [componentsOf(dataDir), componentsOf(place)]
+  if (!theirs.slice(0, ours.length).every((component, index) => couldBe(component, ours[index] ?? ''))) return null
+  const what =
+    theirs.length < ours.length
+      ? `has data_dir (${dataDir}) inside it`
+      : `is inside data_dir (${dataDir}), which is landfall's alone`
+  return place.includes('{branch}') ? `${what}, for a branch of that name` : what
 }
 
 function componentsOf(path: string): readonly string[] {

@@ -3,29 +3,26 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Socket } from 'node:net'
 import { createAdaptorServer, type HttpBindings } from '@hono/node-server'
 import { Hono } from 'hono'
-import type { Hook, Listen } from '../config/config.ts'
+import type { Config, Hook, Listen } from '../config/config.ts'
 import { hasCode, systemCode } from '../errors.ts'
 import { startListening } from '../listen.ts'
 import type { Clock, Log, Receipt, Received } from '../model.ts'
-import { type Allowance, createAllowance, createClientOf, senderOf } from './clients.ts'
+import { type Allowance, type ClientOf, createAllowance, createClientOf, senderOf } from './clients.ts'
 import { createExaminer, type Examiner, type Finding } from './examine.ts'
 import { BODY_TIMEOUT_MS, BUDGET_BYTES, closeUnread, createUploads, hasUnreadBody } from './upload.ts'
 
 export interface ReceiverParts {
-  /** The hooks of the moment; a new list takes effect with the next request. */
-  readonly hooks: () => readonly Hook[]
+  /** That of the moment. A delivery is judged by what it is when the last byte has come, and by nothing later. */
+  readonly config: () => Config
   /**
    * Resolves once the delivery and what it caused are on disk. Rejects with `store` or `stopping` where that cannot be now;
    * the forge is then told to come again.
    */
-  readonly intake: (received: Received) => Promise<Receipt>
+  readonly intake: (received: Received, config: Config) => Promise<Receipt>
   /** Whether the store works. Asked for `/healthz` only: a delivery finds out by itself. */
   readonly healthy: () => Promise<boolean>
   /** Whether the daemon is on its way out and takes no more deliveries. */
   readonly stopping: () => boolean
-  readonly maxBodyBytes: number
-  /** CIDRs. */
-  readonly trustedProxies: readonly string[]
   readonly log: Log
   readonly now: Clock
   /** Other limits than the contract's, so that tests need not wait. */
@@ -53,21 +50,22 @@ const CLOSE_GRACE_MS = 5000
 const RETRY_AFTER_SECONDS = 10
 
 export function createReceiver(parts: ReceiverParts): Receiver {
-  const { hooks, healthy, stopping, trustedProxies, log, now, limits = {} } = parts
+  const { config, healthy, stopping, log, now, limits = {} } = parts
   const bodyTimeoutMs = limits.bodyTimeoutMs ?? BODY_TIMEOUT_MS
   const headersTimeoutMs = limits.headersTimeoutMs ?? HEADERS_TIMEOUT_MS
   const budgetBytes = limits.budgetBytes ?? BUDGET_BYTES
-  const upload = createUploads({ maxBodyBytes: parts.maxBodyBytes, budgetBytes, bodyTimeoutMs })
-  const clientOf = createClientOf(trustedProxies)
+  const upload = createUploads({ maxBodyBytes: () => config().server.maxBodyBytes, budgetBytes, bodyTimeoutMs })
+  const clientFor = derived(({ server }: Config) => createClientOf(server.trustedProxies))
+  const clientOf: ClientOf = (incoming) => clientFor(config())(incoming)
   const failures = createAllowance({ burst: 50, refillMs: 1000, maxKeys: 10_000, now })
   const rejections = createRejectionLog(log, now)
   const examiner = createExaminer({ log })
-  const hookNamed = createIndex(hooks)
+  const hooksOf = derived(({ hooks }: Config) => new Map(hooks.map((hook) => [hook.name, hook])))
 
   const app = new Hono<{ Bindings: HttpBindings }>()
   app.all('/hooks/:hook', ({ env, req }) => {
     const { incoming, outgoing } = env
-    const hook = hookNamed(req.param('hook'))
+    const hook = hooksOf(config()).get(req.param('hook'))
     if (hook === undefined) return refuse(incoming, outgoing, REFUSALS.notFound)
     if (incoming.method !== 'POST') return refuse(incoming, outgoing, { ...REFUSALS.method, allow: 'POST', hook })
     return receive(hook, incoming, outgoing)
@@ -86,12 +84,18 @@ export function createReceiver(parts: ReceiverParts): Receiver {
     return json(500, '{"error":"internal"}')
   })
 
-  async function receive(hook: Hook, incoming: IncomingMessage, outgoing: ServerResponse): Promise<Response> {
-    const no = (refusal: Refusal) => refuse(incoming, outgoing, { ...refusal, hook })
+  async function receive(addressed: Hook, incoming: IncomingMessage, outgoing: ServerResponse): Promise<Response> {
+    const no = (refusal: Refusal) => refuse(incoming, outgoing, { ...refusal, hook: addressed })
     if (stopping()) return no(REFUSALS.stopping)
     const body = await upload(incoming, outgoing)
     if (body.kind !== 'complete') return no(UPLOAD_REFUSALS[body.kind])
 
+    const judge = config()
+    const hook = hooksOf(judge).get(addressed.name)
+    if (hook === undefined) {
+      body.release()
+      return no(REFUSALS.notFound)
+    }
     const receivedAt = now()
     const headers = incoming.headers as Record<string, string | undefined> // only set-cookie is ever a list
     let finding: Finding
@@ -103,7 +107,7 @@ export function createReceiver(parts: ReceiverParts): Receiver {
     }
     if (finding.kind === 'unsupported-type') return no(REFUSALS.unsupportedType)
     if (finding.kind === 'unauthentic') return no(unauthentic(incoming))
-    return await record(hook, incoming, { ...finding, hook: hook.name, forge: hook.forge, receivedAt }, no)
+    return await record(judge, incoming, { ...finding, hook: hook.name, forge: hook.forge, receivedAt }, no)
   }
 
   /** 429 stands in for a 401 only: whoever verifies is served, however often the address behind it has failed. */
@@ -114,25 +118,25 @@ export function createReceiver(parts: ReceiverParts): Receiver {
   }
 
   async function record(
-    hook: Hook,
+    judge: Config,
     incoming: IncomingMessage,
     received: Received,
     no: (refusal: Refusal) => Response,
   ): Promise<Response> {
     let receipt: Receipt
     try {
-      receipt = await parts.intake(received)
+      receipt = await parts.intake(received, judge)
     } catch (error) {
       if (hasCode(error, 'stopping')) return no(REFUSALS.stopping)
       if (!hasCode(error, 'store')) throw error
-      log.error('not-recorded', { hook: hook.name, client: clientOf(incoming), error })
+      log.error('not-recorded', { hook: received.hook, client: clientOf(incoming), error })
       return no(REFUSALS.store)
     }
     const { delivery, verdict, reason, targets } = receipt
     const detail = receipt.detail ?? received.detail
     log.info(verdict, {
       delivery,
-      hook: hook.name,
+      hook: received.hook,
       client: clientOf(incoming),
       forgeEvent: received.forgeEvent,
       repo: received.repo,
@@ -220,17 +224,12 @@ function json(status: number, body: string, headers?: Record<string, string>): R
   return new Response(body, { status, headers: { 'Content-Type': 'application/json', ...headers } })
 }
 
-/** Hooks by name, indexed once for each list. */
-function createIndex(hooks: () => readonly Hook[]): (name: string) => Hook | undefined {
-  let indexed: readonly Hook[] = []
-  let byName = new Map<string, Hook>()
-  return (name) => {
-    const current = hooks()
-    if (current !== indexed) {
-      indexed = current
-      byName = new Map(current.map((hook) => [hook.name, hook]))
-    }
-    return byName.get(name)
+/** What follows from a configuration, made once for each. */
+function derived<T>(make: (config: Config) => T): (config: Config) => T {
+  let last: { readonly from: Config; readonly made: T } | null = null
+  return (config) => {
+    if (last?.from !== config) last = { from: config, made: make(config) }
+    return last.made
   }
 }
 

@@ -19,7 +19,8 @@ export type Upload =
   | { readonly kind: 'aborted' }
 
 export interface UploadLimits {
-  readonly maxBodyBytes: number
+  /** Of the moment: it is asked for with each body. */
+  readonly maxBodyBytes: () => number
   readonly budgetBytes: number
   readonly bodyTimeoutMs: number
 }
@@ -32,10 +33,11 @@ const CRUMB_BYTES = 16
 const CRUMBS_FORGIVEN = 2048
 
 /** Reads bodies within the limits. Of a body that says itself that it is too large, nothing is read. */
-export function createUploads({ maxBodyBytes, budgetBytes, bodyTimeoutMs }: UploadLimits) {
+export function createUploads({ maxBodyBytes: limit, budgetBytes, bodyTimeoutMs }: UploadLimits) {
   let held = 0
 
   return function read(incoming: IncomingMessage, outgoing: ServerResponse): Promise<Upload> {
+    const maxBodyBytes = limit()
     const declared = Number(incoming.headers['content-length'] ?? 0)
     if (declared > maxBodyBytes) return Promise.resolve({ kind: 'too-large' })
     // Only what has arrived counts as held: a length that is merely declared would let one packet lock out everybody.

@@ -5,12 +5,12 @@ import { type DataDir, directoryName } from '../data-dir.ts'
 import { short } from '../decide.ts'
 import { hasCode, messageOf } from '../errors.ts'
 import { createLocks } from '../git/locks.ts'
-import { afterRun, targetOf } from '../instances.ts'
+import { afterRun, targetOfRun } from '../instances.ts'
 import { sealLog } from '../launcher/log-file.ts'
 import type { Clock, Instance, Log, Outcome, Phase, Release, Run, RunEnd, RunReason, Sha } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
 import type { Finish, FollowUp, InstancePatch, QueueChange, Store } from '../stores/store.ts'
-import type { Work } from '../work.ts'
+import type { Remote, Work } from '../work.ts'
 import { interruption, retryOf } from './attempts.ts'
 import type { Releases } from './releases.ts'
 import type { Scripts } from './scripts.ts'
@@ -22,6 +22,8 @@ export interface Progress {
   instance: Instance
   readonly phases: Phase[]
   directory: string | null
+  /** Where it has fetched from: after a reload the configuration may say otherwise. */
+  remote: Remote | null
   /** What the fetch told, where it came that far. */
   branch: string | null
   considered: Sha | null
@@ -31,7 +33,7 @@ export interface Progress {
 }
 
 export function begin(run: Run, target: Target, instance: Instance): Progress {
-  const nothing = { directory: null, branch: null, considered: null, doubt: null, retires: false }
+  const nothing = { directory: null, remote: null, branch: null, considered: null, doubt: null, retires: false }
   return { run, target, instance, phases: [], ...nothing }
 }
 
@@ -96,7 +98,9 @@ export function createEnding(parts: EndingParts): Ending {
     const at = now()
     // What is deployed may have changed in no other way, where the lane is ours. What was seen by polls may have.
     const instance = (await untilStored(() => store.instance(run.target))) ?? progress.instance
-    const followUp = recovery ?? retryOf(target, run, outcome, at, Math.random())
+    // What a reload has taken out of the file ends with the run that it met.
+    const isGone = targetOfRun(config(), run) === undefined
+    const followUp = isGone ? null : (recovery ?? retryOf(target, run, outcome, at, Math.random()))
     const sealed = sealedBy(progress, outcome)
     const forgotten = await untilStored(() => forgottenBy(progress, outcome, instance, sealed))
     const isRetired = progress.retires && outcome.end === 'succeeded'
@@ -141,11 +145,11 @@ export function createEnding(parts: EndingParts): Ending {
   }
 
   /** Whether another run, beside this one, has deployed what contains this one's commit: `deployed` moves only forward. */
-  async function overtaken({ run, target }: Progress, { deployed }: Instance): Promise<boolean> {
+  async function overtaken({ run, target, remote: fetchedFrom }: Progress, { deployed }: Instance): Promise<boolean> {
     if (target.queue !== 'parallel' || run.commit === null || deployed === null) return false
     if (deployed.commit === run.previous || deployed.commit === run.commit) return false
     if (target.checkout === 'none') return deployed.run > run.id
-    const remote = remotes.of(target, run.repo)
+    const remote = fetchedFrom ?? remotes.of(target, run.repo)
     const order = { remote, commit: run.commit, base: deployed.commit, timeoutMs: target.fetchTimeoutMs }
     return (
       (await workOf(target)
@@ -197,10 +201,14 @@ export function createEnding(parts: EndingParts): Ending {
     return { instance: run.target, commit: run.commit, run: run.id, directory }
   }
 
-  async function pin({ target, run }: Progress, outcome: Outcome, before: Instance): Promise<void> {
+  async function pin(
+    { target, run, remote: fetchedFrom }: Progress,
+    outcome: Outcome,
+    before: Instance,
+  ): Promise<void> {
     const deployed = outcome.end === 'succeeded' ? run.commit : before.deployed?.commit
     const previous = outcome.end === 'succeeded' ? before.deployed?.commit : before.deployedBefore
-    const remote = remotes.of(target, run.repo)
+    const remote = fetchedFrom ?? remotes.of(target, run.repo)
     const pins = { ...(deployed ? { deployed } : {}), ...(previous ? { previous } : {}) }
     try {
       await workOf(target).pin({ remote, pinnedAs: directoryName(run.target), pins })
@@ -268,7 +276,7 @@ export function createEnding(parts: EndingParts): Ending {
 
   async function interrupted(run: Run, progress: Progress | null): Promise<Report> {
     const instance = await store.instance(run.target)
-    const target = targetOf(config(), run.target)
+    const target = progress?.target ?? targetOfRun(config(), run)
     const { outcome, followUp } = interruption(target, run)
     await sealLog(dataDir.room('runs', String(run.id), 'log'), target?.maxLogBytes ?? Number.MAX_SAFE_INTEGER)
     if (instance !== null && target !== undefined) {

@@ -2,7 +2,7 @@ import type { Config, Target } from '../config/config.ts'
 import { type DataDir, exists } from '../data-dir.ts'
 import { short } from '../decide.ts'
 import { hasCode, messageOf, systemCode } from '../errors.ts'
-import { DELETE, targetOf } from '../instances.ts'
+import { DELETE, repositoryOf, targetOfRun, whyGone } from '../instances.ts'
 import type { Clock, Instance, Log, Outcome, PhaseName, Run, Sha } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
 import type { QueueChange, Store } from '../stores/store.ts'
@@ -73,15 +73,15 @@ export function createRunner(parts: RunnerParts): Runner {
     if (stopping.aborted || !(await untilStored(() => store.started(run.id, now()), stopping))) return
     const fields = { run: run.id, delivery: run.delivery, target: run.target }
     const instance = await untilStored(() => instanceOf(run))
-    const target = targetOf(config(), run.target)
+    const target = targetOfRun(config(), run)
     if (instance === null || target === undefined) {
-      const outcome = endedBy('cancelled', 'target-removed', 'its target is not in the configuration any more')
+      const outcome = endedBy('cancelled', 'target-removed', whyGone(config(), run))
       await untilStored(() => store.finished(run.id, { ...nothingElse, outcome, at: now() }))
       log.warn('finished', { ...fields, end: outcome.end, reason: outcome.reason })
       return
     }
     log.info('started', { ...fields, trigger: run.trigger, attempt: run.attempt })
-    const progress = begin(run, target, instance)
+    const progress = begin({ ...run, repo: repositoryOf(target, run.repo) }, target, instance)
     const outcome = await attempt(progress)
     if (outcome === 'returned') {
       await store.returned(run.id)
@@ -142,6 +142,7 @@ export function createRunner(parts: RunnerParts): Runner {
   async function deploy(progress: Progress): Promise<Outcome> {
     const { target, run } = progress
     const remote = remotes.of(target, run.repo)
+    progress.remote = remote
     const wrongLink = target.current === null ? null : await releases.wrongLink(target.current)
     if (wrongLink !== null) throw new Ended('unstartable', null, wrongLink)
     const [site, script] = await Promise.all([scripts.site(target, run), scripts.find(target, run)])

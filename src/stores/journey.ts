@@ -17,6 +17,7 @@ export type Journey = Pick<
   | 'marked'
   | 'unmarked'
   | 'finished'
+  | 'reconfigured'
   | 'listed'
   | 'seen'
   | 'remember'
@@ -30,15 +31,15 @@ export function createJourney(parts: {
   readonly write: GroupWrite
   readonly queueing: ReturnType<typeof createQueueing>
   readonly payloads: Payloads
-  readonly keepDeliveriesMs: number
+  readonly keepDeliveriesMs: () => number
 }): Journey {
-  const { db, write, queueing, payloads, keepDeliveriesMs } = parts
+  const { db, write, queueing, payloads } = parts
   const sql = prepare(db)
   let nextDelivery = queueing.lastId('deliveries') + 1
 
   /** The newest earlier delivery that this one repeats, by the forge's id or by its content. */
   function sameDelivery(received: Received): Delivery | null {
-    const since = received.receivedAt - keepDeliveriesMs
+    const since = received.receivedAt - parts.keepDeliveriesMs()
     const byGuid = received.guid === null ? undefined : sql.sameGuid.get(received.guid, received.hook, since)
     const row = byGuid ?? sql.sameBody.get(received.bodyHash, received.hook, received.event, since)
     return row === undefined ? null : toDelivery(row)
@@ -182,7 +183,7 @@ export function createJourney(parts: {
         const row = sql.run.get(id)
         if (row === undefined) return { queued: [], superseded: [] }
         const run = toRun(row)
-        patch(run.target, finish.instance)
+        if (sql.isItsRepository.get(run.target, run.repo) !== undefined) patch(run.target, finish.instance)
         for (const forgotten of finish.forgotten) sql.forget.run(forgotten)
         if (finish.sealed !== null) {
           sql.seal.run(finish.sealed.run, finish.sealed.instance, finish.sealed.commit, finish.sealed.directory)
@@ -190,6 +191,8 @@ export function createJourney(parts: {
         const followUp = finish.followUp && queueing.follow(run, finish.followUp, at)
         return { queued: followUp ? [followUp] : [], superseded: [] }
       }),
+
+    reconfigured: (change, at) => write(() => queueing.reconfigure(change, at)),
 
     listed: ({ target, repo, found }, at) =>
       write(() => {
@@ -257,6 +260,7 @@ function prepare(db: DatabaseSync) {
       'update runs set state = ?, reason = ?, detail = ?, exit_code = ?, signal = ?, phases = ?, finished_at = ? where id = ? and finished_at is null',
     ),
     run: db.prepare('select * from runs where id = ?'),
+    isItsRepository: db.prepare('select 1 from instances where name = ? and lower(repo) = lower(?)'),
     state: db.prepare('update instances set state = ? where name = ?'),
     deployed: db.prepare('update instances set deployed_commit = ?, deployed_run = ?, deployed_at = ? where name = ?'),
     deployedBefore: db.prepare('update instances set deployed_before = ? where name = ?'),

@@ -2,7 +2,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import type { Instance, Run, Sha, Trigger } from '../model.ts'
 import { type Row, toInstance, toRun } from './rows.ts'
-import type { FollowUp, InstanceKey, RunOrder } from './store.ts'
+import type { FollowUp, InstanceKey, QueueChange, Reconfiguration, RunOrder } from './store.ts'
 
 /** The event of a run that retires an instance: instances.ts. Two of them at once would be one too many. */
 const DELETION = 'delete'
@@ -27,8 +27,12 @@ export function createQueueing(db: DatabaseSync) {
          doubt_tip = null, doubt_since = null, files_at = null
        where retired_at is not null`,
     ),
-    // Another name in the file is another name of the repository; another case of it is none.
-    rename: db.prepare('update instances set repo = ?2 where name = ?1 and lower(repo) <> lower(?2)'),
+    moved: db.prepare('update instances set repo = ? where name = ?'),
+    movedRuns: db.prepare('update runs set repo = ? where target = ? and finished_at is null'),
+    retired: db.prepare('update instances set retired_at = ?, default_branch = null where name = ?'),
+    cancel: db.prepare(
+      "update runs set state = 'cancelled', reason = 'target-removed', detail = ?, finished_at = ? where id = ? and state = 'queued'",
+    ),
     deletion: db.prepare(
       "select * from runs indexed by runs_unfinished where target = ? and finished_at is null and event = 'delete' limit 1",
     ),
@@ -85,10 +89,16 @@ export function createQueueing(db: DatabaseSync) {
 
   function see(key: InstanceKey, at: number): Instance {
     sql.see.run(key.name, key.target, key.repo, key.branch, at)
-    sql.rename.run(key.name, key.repo)
     const row = sql.instance.get(key.name)
     if (row === undefined) throw new Error(`instance ${key.name} is missing right after its insert`)
     return toInstance(row)
+  }
+
+  /** As one that was retired does when its branch returns. */
+  function beginAnew(instance: string, at: number): void {
+    sql.retired.run(at, instance)
+    const row = sql.instance.get(instance)
+    if (row !== undefined) see(toInstance(row), at)
   }
 
   /** The unfinished run that has the commit already: named by its trigger, or as what it has decided to deploy. */
@@ -149,6 +159,17 @@ export function createQueueing(db: DatabaseSync) {
       })
       for (const old of evicted) sql.supersede.run(id, at, old.id)
       return { run, isNew: true, superseded: evicted.map((old) => old.id) }
+    },
+
+    reconfigure({ gone, moved }: Reconfiguration, at: number): QueueChange {
+      repositories.clear()
+      const ended = gone.filter(({ run, detail }) => sql.cancel.run(detail, at, run).changes === 1)
+      for (const { instance, repo, isSame } of moved) {
+        sql.moved.run(repo, instance)
+        if (isSame) sql.movedRuns.run(repo, instance)
+        else beginAnew(instance, at)
+      }
+      return { queued: [], superseded: ended.map(({ run }) => run) }
     },
 
     /** A retry or recovery of `run`; null where a retry would only repeat what a newer run does anyway. */

@@ -12,7 +12,7 @@ import type { Store } from './store.ts'
 
 export interface SqliteParts {
   readonly dataDir: string
-  /** How long two deliveries can be the same one. */
+  /** How long two deliveries can be the same one; read with each delivery. */
   readonly keepDeliveriesMs: number
 }
 
@@ -20,13 +20,14 @@ export interface SqliteParts {
  * Opens `landfall.db` in `dataDir`, which exists, and brings its schema up to date. The caller owns the directory
  * (`data-dir.ts`). Throws `start` where the file cannot be opened, is no database, or was written by a newer version.
  */
-export async function openSqlite({ dataDir, keepDeliveriesMs }: SqliteParts): Promise<Store> {
+export async function openSqlite(parts: SqliteParts): Promise<Store> {
+  const { dataDir } = parts
   const file = join(dataDir, 'landfall.db')
   let db: DatabaseSync | null = null
   try {
     db = openDatabase(file)
     migrate(db, file)
-    return await createStore(db, { dataDir, keepDeliveriesMs })
+    return await createStore(db, parts)
   } catch (cause) {
     db?.close()
     if (cause instanceof LandfallError) throw cause
@@ -34,12 +35,12 @@ export async function openSqlite({ dataDir, keepDeliveriesMs }: SqliteParts): Pr
   }
 }
 
-async function createStore(db: DatabaseSync, { dataDir, keepDeliveriesMs }: SqliteParts): Promise<Store> {
+async function createStore(db: DatabaseSync, parts: SqliteParts): Promise<Store> {
   const queueing = createQueueing(db)
   const write = createGroupWrite(db, queueing.forget)
-  const payloads = await createPayloads({ db, write, directory: join(dataDir, 'payloads') })
+  const payloads = await createPayloads({ db, write, directory: join(parts.dataDir, 'payloads') })
   return {
-    ...createJourney({ db, write, queueing, payloads, keepDeliveriesMs }),
+    ...createJourney({ db, write, queueing, payloads, keepDeliveriesMs: () => parts.keepDeliveriesMs }),
     ...createReads(db),
     payload: payloads.read,
     async close() {

@@ -59,7 +59,7 @@ export type Routing =
 /** What changed in the queue; the lanes in memory follow. */
 export interface QueueChange {
   readonly queued: readonly Run[]
-  /** Runs that ended `superseded`. */
+  /** Runs that ended in the queue: `superseded`, or `cancelled` with their target. */
   readonly superseded: readonly number[]
 }
 
@@ -117,6 +117,14 @@ export interface FollowUp {
   readonly notBefore: number | null
 }
 
+/** What another configuration means for what the store has. */
+export interface Reconfiguration {
+  /** Runs that the configuration has no target for, each with a sentence for people. */
+  readonly gone: readonly { readonly run: number; readonly detail: string }[]
+  /** Instances whose target names another repository, or the same one by another name. */
+  readonly moved: readonly { readonly instance: string; readonly repo: string; readonly isSame: boolean }[]
+}
+
 export interface Listing {
   readonly target: string
   readonly repo: string
@@ -165,7 +173,10 @@ export interface Store {
   /** A process that belongs to the run, to be ended should we crash. */
   marked(run: number, mark: ProcessMark): Promise<void>
   unmarked(run: number): Promise<void>
+  /** Where the instance has begun anew meanwhile, with another repository, the end says nothing of it. */
   finished(run: number, finish: Finish): Promise<QueueChange>
+  /** Ends those runs `cancelled` that are still queued. An instance of another repository begins anew. */
+  reconfigured(change: Reconfiguration, at: number): Promise<QueueChange>
   /** Queued and running runs, oldest place first. */
   unfinished(): Promise<readonly Run[]>
   /** Processes on record that may still live, with their runs. */

@@ -89,7 +89,14 @@ export async function createInPlaceBench(t: TestContext, options?: OriginOptions
     async fetch(branch = 'main') {
       const none = { announced: null, deployed: null, compareAnnounced: false, env: {} }
       const wanted = { kind: 'branch', branch } as const
-      const { tip } = await mirrors.fetch({ remote, wanted, ...none, dueAt: Date.now(), pinnedAs: 'site', timeoutMs: 120_000 })
+      const { tip } = await mirrors.fetch({
+        remote,
+        wanted,
+        ...none,
+        dueAt: Date.now(),
+        pinnedAs: 'site',
+        timeoutMs: 120_000,
+      })
       return sha(String(tip))
     },
     async bring(commit, change, signal) {

@@ -7,6 +7,7 @@ import { aPush, commit } from './nouns.ts'
 import { judgeDeliveries } from './store-deliveries.ts'
 import { judgeInstances } from './store-instances.ts'
 import { judgeEnds, judgeQueue } from './store-queue.ts'
+import { judgeReload } from './store-reload.ts'
 import { deploy, finish, KEEP_MS, type OpenStore, queued, record, routed, runOf } from './stores.ts'
 
 export function judgeStore(name: string, open: OpenStore): void {
@@ -14,6 +15,7 @@ export function judgeStore(name: string, open: OpenStore): void {
     judgeDeliveries(open)
     judgeQueue(open)
     judgeEnds(open)
+    judgeReload(open)
     judgeMemory(open)
     judgeInstances(open)
   })
