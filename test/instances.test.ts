@@ -275,11 +275,12 @@ test('{branch} becomes the branch, and in paths a name that no other branch has'
   assert.equal(slashed?.current, `/srv/${pathName('feature/x')}`)
   assert.equal(slashed?.path, `/srv/${pathName('feature/x')}/tree`)
   assert.deepEqual([slashed?.lane, slashed?.env], ['x-feature/x', { A: 'x-feature/x', B: 'plain' }])
-  assert.equal(at(several, 'site:acme/a@feature/x')?.lane, 'x-feature/x')
+  const everywhere = aTarget({ ...several, repo: 'acme/*', repoIsGlob: true })
+  assert.equal(at(everywhere, 'site:acme/a@feature/x')?.lane, 'x-feature/x')
   assert.equal(at(aTarget(template), 'site')?.current, '/srv/main')
   assert.equal(at(several, 'site'), undefined, 'an instance of a time when the target followed one branch')
   assert.equal(at(aTarget(template), 'site@main'), undefined)
-  assert.equal(at(several, 'site@$&')?.lane, 'x-$&')
+  assert.equal(at(several, 'site@feature/$&')?.lane, 'x-feature/$&')
 })
 
 test('the name of a branch in paths is itself where it can be, and never leads out or meets another', () => {
@@ -306,7 +307,7 @@ test('the name of a branch in paths is itself where it can be, and never leads o
 
 test('runs of a parallel target share no lane, not even with each other', () => {
   const config = aConfig({ targets: [aTarget({ queue: 'parallel' })] })
-  assert.notEqual(laneOf(config, aRun({ id: 1 })), laneOf(config, aRun({ id: 2 })))
+  assert.equal(laneOf(config, aRun()), null)
 })
 
 test('the targets of a repository share a lane, however it is spelled, unless they name one', () => {

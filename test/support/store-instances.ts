@@ -1,7 +1,7 @@
 /** What every store must do with instances that come, are renamed, and go. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { anOrder, aPush, commit } from './nouns.ts'
+import { aPush, commit } from './nouns.ts'
 import { finish, KEEP_MS, type OpenStore, queued, routed } from './stores.ts'
 
 const BRANCH = { name: 'site@x', target: 'site', repo: 'acme/site', branch: 'x' } as const
@@ -77,14 +77,5 @@ export function judgeInstances(open: OpenStore): void {
     }
     await store.record(aPush({ body: 'not believed' }), routed())
     assert.deepEqual([await store.knownAs('github', 7), await store.knownAs('gitlab', 7)], ['acme/web', null])
-  })
-
-  test('an instance follows the name that the file gives its repository, but not another spelling', async (t) => {
-    const store = await open(t)
-    const named = (repo: string) => ({ ...anOrder().instance, repo })
-    await queued(store, { instance: named('acme/site'), announced: commit(1) })
-    assert.equal((await queued(store, { instance: named('ACME/Site'), announced: commit(2) })).repo, 'acme/site')
-    assert.equal((await queued(store, { instance: named('acme/web'), announced: commit(3) })).repo, 'acme/web')
-    assert.equal((await store.instance('site'))?.repo, 'acme/web')
   })
 }
