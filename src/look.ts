@@ -112,9 +112,12 @@ export function createLook({ store, workOf, silences, queue, log, now, stopping 
     { target, repo }: Follower,
     found: readonly { readonly branch: string | null; readonly tip: Sha }[],
   ): Promise<boolean> {
-    if (await store.wasListed(target.name, repo)) return false
+    // A wider pattern is a first look again, or it would deploy all that it takes in.
+    const { follows, name } = target
+    const listing = follows.kind === 'branches' ? `${name} ${follows.patterns.toSorted().join(' ')}` : name
+    if (await store.wasListed(listing, repo)) return false
     const instances = found.map(({ branch, tip }) => ({ instance: instanceKey(target, repo, branch), tip }))
-    await store.listed({ target: target.name, repo, found: instances }, now())
+    await store.listed({ listing, repo, found: instances }, now())
     return true
   }
 

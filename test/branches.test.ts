@@ -1,6 +1,6 @@
 /** Targets that follow several branches: an instance each, through the whole program. */
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { pathName } from '../src/instances.ts'
@@ -176,6 +176,21 @@ test('polls record the branches that are there at first, deploy new ones, and re
   await until('the end of the branch', async () => !(await names(daemon)).includes('site@feature/new'))
   assert.match(site.read('gone'), new RegExp(`^delete feature/new ${fresh} `))
   assert.deepEqual(await names(daemon), ['site@feature/old', 'site@main'])
+})
+
+test('a wider pattern takes in branches that are there without deploying them', async (t) => {
+  const { site, origin, names } = await previews(t, 'poll = "1s"')
+  await origin.branch('fix/old', 'main')
+  await origin.commit({ 'file.txt': 'old' })
+  const first = await site.start()
+  await until('main', async () => (await first.target('site@main').catch(() => null))?.deployed)
+  await first.stop()
+  const file = join(site.directory, 'landfall.toml')
+  writeFileSync(file, readFileSync(file, 'utf8').replace('"feature/*"', '"feature/*", "fix/*"'))
+  const second = await site.start()
+  await until('the old branch', async () => (await names(second)).includes('site@fix/old'))
+  await second.api('once', 'POST')
+  assert.equal((await second.target('site@fix/old')).lastRun, null)
 })
 
 test('a deletion that a crash cut off is taken up again', async (t) => {

@@ -194,9 +194,9 @@ export function createJourney(parts: {
 
     reconfigured: (change, at) => write(() => queueing.reconfigure(change, at)),
 
-    listed: ({ target, repo, found }, at) =>
+    listed: ({ listing, repo, found }, at) =>
       write(() => {
-        if (sql.list.run(target, repo.toLowerCase(), at).changes === 0) return
+        if (sql.list.run(listing, repo.toLowerCase(), at).changes === 0) return
         for (const { instance, tip } of found) {
           queueing.see(instance, at)
           sql.recorded.run(tip, instance.name)
@@ -271,7 +271,7 @@ function prepare(db: DatabaseSync) {
     filesAt: db.prepare('update instances set files_at = ? where name = ?'),
     goneSince: db.prepare('update instances set gone_since = ? where name = ?'),
     retiredAt: db.prepare('update instances set retired_at = ? where name = ?'),
-    list: db.prepare('insert into listings (target, repo, listed_at) values (?, ?, ?) on conflict do nothing'),
+    list: db.prepare('insert into listings (listing, repo, listed_at) values (?, ?, ?) on conflict do nothing'),
     // Of an instance that a delivery has just brought into being, its run decides.
     recorded: db.prepare(
       'update instances set considered = ? where name = ? and considered is null and wanted_commit is null and deployed_commit is null',

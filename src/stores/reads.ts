@@ -27,7 +27,7 @@ export function createReads(db: DatabaseSync): Reads {
     unfinished: db.prepare('select * from runs where finished_at is null order by place, id'),
     marks: db.prepare('select run, pid, start_time from processes'),
     knownAs: db.prepare('select repo from repositories where hook = ? and id = ?'),
-    wasListed: db.prepare('select 1 from listings where target = ? and repo = ?'),
+    wasListed: db.prepare('select 1 from listings where listing = ? and repo = ?'),
     instance: db.prepare('select * from instances where name = ?'),
     instancesOf: db.prepare('select * from instances where target = ? and lower(repo) = lower(?) order by name'),
     instances: db.prepare('select * from instances order by name'),
@@ -64,7 +64,7 @@ export function createReads(db: DatabaseSync): Reads {
       const repo = sql.knownAs.get(hook, id)?.['repo']
       return typeof repo === 'string' ? repo : null
     }),
-    wasListed: reading((target: string, repo: string) => sql.wasListed.get(target, repo.toLowerCase()) !== undefined),
+    wasListed: reading((listing: string, repo: string) => sql.wasListed.get(listing, repo.toLowerCase()) !== undefined),
     instance: reading((name: string) => orNull(sql.instance.get(name), toInstance)),
     instancesOf: reading((target: string, repo: string) => sql.instancesOf.all(target, repo).map(toInstance)),
     instances: reading(() => sql.instances.all().map(toInstance)),

@@ -125,10 +125,10 @@ const MIGRATIONS: readonly string[] = [
   create index instances_of_target on instances (target);
 
   create table listings (
-    target    text    not null,
+    listing   text    not null,
     repo      text    not null,
     listed_at integer not null,
-    primary key (target, repo)
+    primary key (listing, repo)
   ) strict, without rowid;
 
   create table repositories (

@@ -126,7 +126,8 @@ export interface Reconfiguration {
 }
 
 export interface Listing {
-  readonly target: string
+  /** What was listed: a target, with its patterns where other patterns would be another listing. */
+  readonly listing: string
   readonly repo: string
   readonly found: readonly { readonly instance: InstanceKey; readonly tip: Sha }[]
 }
@@ -185,7 +186,7 @@ export interface Store {
   /** The name by which a hook's deliveries last called the repository of this number, where a target believed it. */
   knownAs(hook: string, repositoryId: number): Promise<string | null>
   /** Whether the refs that a target follows in a repository were ever listed: those that are there then are only recorded. */
-  wasListed(target: string, repo: string): Promise<boolean>
+  wasListed(listing: string, repo: string): Promise<boolean>
   /** The first listing, in one: instances that are not there yet come into being with the tip as considered. */
   listed(listing: Listing, at: number): Promise<void>
   seen(instance: InstanceKey, at: number): Promise<Instance>

@@ -17,7 +17,7 @@ export function judgeInstances(open: OpenStore): void {
       { instance: BRANCH, tip: commit(2) },
       { instance: pushed, tip: commit(3) },
     ]
-    await store.listed({ target: 'site', repo: 'Acme/Site', found }, 7)
+    await store.listed({ listing: 'site', repo: 'Acme/Site', found }, 7)
     assert.equal(await store.wasListed('site', 'acme/site'), true)
     assert.equal(await store.wasListed('docs', 'acme/site'), false)
     assert.deepEqual(
@@ -27,7 +27,7 @@ export function judgeInstances(open: OpenStore): void {
         ['x', commit(2)],
       ],
     )
-    await store.listed({ target: 'site', repo: 'acme/site', found: [{ instance: BRANCH, tip: commit(9) }] }, 8)
+    await store.listed({ listing: 'site', repo: 'acme/site', found: [{ instance: BRANCH, tip: commit(9) }] }, 8)
     assert.equal((await store.instance('site@x'))?.considered, commit(2), 'there is one first listing')
   })
 
