@@ -106,6 +106,8 @@ export interface Knowledge {
   readonly instance: (name: string) => Instance | null
   /** The name under which the forge's number of the delivery's repository was last heard of; null where it never was. */
   readonly knownAs: string | null
+  /** Whether the name that the delivery gives its repository is last known as that of another number. */
+  readonly isTaken: boolean
 }
 
 /** What a delivery means, target by target in file order. */
@@ -120,15 +122,19 @@ export function routeDelivery(config: Config, hook: Hook, received: Received, kn
     const detail = `hook ${hook.name} may not speak for ${repo}; its repos are ${hook.repos.join(', ')}`
     return { kind: 'nowhere', reason: 'repository-not-allowed', detail }
   }
+  const targets = config.targets.filter((target) => target.hook === hook.name)
   const isRenamed = !sameName(known, repo)
-  const routes = config.targets
-    .filter((target) => target.hook === hook.name)
-    .flatMap((target): readonly Route[] => {
-      if (isRenamed && !(isNameOf(target, repo) && isOwnName(target, known))) {
-        return isNameOf(target, repo) || isNameOf(target, known) ? [renamed(target, known, repo)] : []
-      }
-      return isNameOf(target, repo) ? routesTo(target, repo, received, knowledge) : []
-    })
+  /** A name in the file is a person's word, unless another repository had it last; a pattern is none. */
+  const isMeant = (target: Target): boolean =>
+    isNameOf(target, repo) &&
+    (!isRenamed || isOwnName(target, known) || (isOwnName(target, repo) && !knowledge.isTaken))
+  const isFollowed = targets.some((target) => isMeant(target) && isOwnName(target, repo))
+  const routes = targets.flatMap((target): readonly Route[] => {
+    if (isMeant(target)) return routesTo(target, repo, received, knowledge)
+    // Told to those who had it under its old name, or would have it under the new one.
+    const concerns = isNameOf(target, repo) || (isNameOf(target, known) && !isFollowed)
+    return isRenamed && concerns ? [renamed(target, known, repo)] : []
+  })
   if (routes.length === 0) {
     return { kind: 'nowhere', reason: 'no-target', detail: `no target of hook ${hook.name} follows ${repo}` }
   }

@@ -1,6 +1,6 @@
 import type { Config, Hook, Target } from './config/config.ts'
 import { LandfallError } from './errors.ts'
-import { branchOf, instanceKey, type Knowledge, routeDelivery } from './instances.ts'
+import { branchOf, instanceKey, type Knowledge, routeDelivery, sameName } from './instances.ts'
 import type { Clock, Instance, Receipt, Received } from './model.ts'
 import type { Silences } from './silences.ts'
 import type { QueueChange, Store } from './stores/store.ts'
@@ -49,7 +49,9 @@ export function createIntake(parts: IntakeParts): Intake {
       }
     }
     const knownAs = repoId === null ? null : await store.knownAs(hook.name, repoId)
-    return { instance: (name) => found.get(name) ?? null, knownAs }
+    const isNew = knownAs !== null && repo !== null && !sameName(knownAs, repo)
+    const owner = isNew ? await store.numberOf(hook.name, repo) : null
+    return { instance: (name) => found.get(name) ?? null, knownAs, isTaken: owner !== null && owner !== repoId }
   }
 
   /** Repositories and branches that a pattern allows are polled once seen. */

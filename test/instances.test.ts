@@ -34,13 +34,14 @@ interface Routed {
   /** Names of instances that were seen before. */
   readonly seen?: readonly string[]
   readonly knownAs?: string | null
+  readonly isTaken?: boolean
 }
 
 function route({ hook = {}, targets = [aTarget()], push = {}, defaultBranch = null, ...known }: Routed): Routing {
   const config = aConfig({ hooks: [aHook(hook)], targets })
-  const { seen = ['site'], knownAs = null } = known
+  const { seen = ['site'], knownAs = null, isTaken = false } = known
   const instance = (name: string) => (seen.includes(name) ? { ...INSTANCE, name, defaultBranch } : null)
-  return routeDelivery(config, aHook(hook), aPush(push), { instance, knownAs })
+  return routeDelivery(config, aHook(hook), aPush(push), { instance, knownAs, isTaken })
 }
 
 /** `target: run` or `target: reason` for each route, or the reason of the whole. */
@@ -187,6 +188,25 @@ const ROWS: readonly (readonly [string, Routed, readonly string[]])[] = [
       knownAs: 'acme/site',
     },
     ['site: run', 'new: run', 'all:acme/new: run'],
+  ],
+  [
+    'a new name that the file has is meant, and then nobody need be told of the old one',
+    {
+      targets: [aTarget(), aTarget({ name: 'new', repo: 'acme/new' })],
+      push: { repo: 'acme/new', repoId: 7 },
+      knownAs: 'acme/site',
+    },
+    ['new: run'],
+  ],
+  [
+    'a name that another repository had last is not taken over by a renamed one',
+    {
+      targets: [aTarget(), aTarget({ name: 'new', repo: 'acme/new' })],
+      push: { repo: 'acme/new', repoId: 7 },
+      knownAs: 'acme/evil',
+      isTaken: true,
+    },
+    ['new: renamed'],
   ],
   [
     'an alias is a name like the repository’s own',

@@ -97,10 +97,15 @@ export function createJourney(parts: {
     if (received.repo !== null && received.kind === 'event') {
       sql.heard.run(received.hook, received.repo.toLowerCase(), received.receivedAt, received.receivedAt)
     }
-    if (routing.kind === 'routes' && routing.learns !== null) {
-      sql.learn.run(received.hook, routing.learns.id, routing.learns.repo)
-    }
+    if (routing.kind === 'routes' && routing.learns !== null) learn(received.hook, routing.learns)
     return { receipt: { delivery: id, verdict, reason, detail, targets }, queued, superseded }
+  }
+
+  /** A name is one repository's: whoever had it before has another by now, or is gone. */
+  function learn(hook: string, { id, repo }: { readonly id: number; readonly repo: string }): void {
+    if (sql.knownAs.get(hook, id)?.['repo'] === repo) return
+    sql.unlearn.run(hook, repo)
+    sql.learn.run(hook, id, repo)
   }
 
   function insertDelivery(
@@ -276,10 +281,9 @@ function prepare(db: DatabaseSync) {
     recorded: db.prepare(
       'update instances set considered = ? where name = ? and considered is null and wanted_commit is null and deployed_commit is null',
     ),
-    learn: db.prepare(
-      `insert into repositories (hook, id, repo) values (?, ?, ?)
-       on conflict do update set repo = excluded.repo where repo <> excluded.repo`,
-    ),
+    knownAs: db.prepare('select repo from repositories where hook = ? and id = ?'),
+    unlearn: db.prepare('delete from repositories where hook = ? and lower(repo) = lower(?)'),
+    learn: db.prepare('insert or replace into repositories (hook, id, repo) values (?, ?, ?)'),
     seal: db.prepare('insert or replace into releases (run, instance, commit_id, directory) values (?, ?, ?, ?)'),
     forget: db.prepare('delete from releases where run = ?'),
     silent: db.prepare('update speakers set silent_since = ? where hook = ? and repo = ? and silent_since is null'),

@@ -8,6 +8,7 @@ export type Reads = Pick<
   | 'unfinished'
   | 'marks'
   | 'knownAs'
+  | 'numberOf'
   | 'wasListed'
   | 'instance'
   | 'instances'
@@ -26,6 +27,8 @@ export function createReads(db: DatabaseSync): Reads {
   const sql = {
     unfinished: db.prepare('select * from runs where finished_at is null order by place, id'),
     marks: db.prepare('select run, pid, start_time from processes'),
+    // Only for a name that is new: the table is small, and needs no index.
+    numberOf: db.prepare('select id from repositories where hook = ? and lower(repo) = lower(?) limit 1'),
     knownAs: db.prepare('select repo from repositories where hook = ? and id = ?'),
     wasListed: db.prepare('select 1 from listings where listing = ? and repo = ?'),
     instance: db.prepare('select * from instances where name = ?'),
@@ -60,6 +63,10 @@ export function createReads(db: DatabaseSync): Reads {
         startTime: Number(row['start_time']),
       })),
     ),
+    numberOf: reading((hook: string, repo: string) => {
+      const id = sql.numberOf.get(hook, repo)?.['id']
+      return typeof id === 'number' ? id : null
+    }),
     knownAs: reading((hook: string, id: number) => {
       const repo = sql.knownAs.get(hook, id)?.['repo']
       return typeof repo === 'string' ? repo : null

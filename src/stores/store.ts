@@ -183,6 +183,8 @@ export interface Store {
   /** Processes on record that may still live, with their runs. */
   marks(): Promise<readonly (ProcessMark & { readonly run: number })[]>
 
+  /** The number by which a hook's deliveries last called the repository of this name. */
+  numberOf(hook: string, repo: string): Promise<number | null>
   /** The name by which a hook's deliveries last called the repository of this number, where a target believed it. */
   knownAs(hook: string, repositoryId: number): Promise<string | null>
   /** Whether the refs that a target follows in a repository were ever listed: those that are there then are only recorded. */

@@ -77,5 +77,15 @@ export function judgeInstances(open: OpenStore): void {
     }
     await store.record(aPush({ body: 'not believed' }), routed())
     assert.deepEqual([await store.knownAs('github', 7), await store.knownAs('gitlab', 7)], ['acme/web', null])
+    assert.deepEqual(
+      [await store.numberOf('github', 'Acme/Web'), await store.numberOf('github', 'acme/site')],
+      [7, null],
+    )
+    await store.record(aPush({ body: 'made anew' }), {
+      kind: 'routes',
+      learns: { id: 9, repo: 'acme/web' },
+      routes: [],
+    })
+    assert.deepEqual([await store.numberOf('github', 'acme/web'), await store.knownAs('github', 7)], [9, null])
   })
 }
