@@ -33,6 +33,8 @@ export interface DaemonParts {
   readonly targets: string
   /** For node, before the program. */
   readonly flags?: readonly string[]
+  /** Beside our own environment. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 export interface Daemon {
@@ -43,6 +45,8 @@ export interface Daemon {
   readonly startMs: number
   /** GET of the API on the socket. */
   get(path: string): Promise<Record<string, unknown>>
+  /** One poll of every target; resolves to what that made of each. */
+  once(): Promise<readonly Record<string, unknown>[]>
   stop(): Promise<void>
 }
 
@@ -53,6 +57,7 @@ export async function startDaemon({
   keys = '',
   targets,
   flags = [],
+  env = {},
 }: DaemonParts): Promise<Daemon> {
   const port = await freePort()
   const dataDir = join(directory, 'data')
@@ -64,7 +69,10 @@ export async function startDaemon({
   // A file, as the journal would be: what logging costs is part of what is measured.
   const out = openSync(join(directory, 'daemon.log'), 'a')
   const startedAt = performance.now()
-  const child = start(process.execPath, [...flags, program, 'serve', '-c', file], { stdio: ['ignore', out, out] })
+  const child = start(process.execPath, [...flags, program, 'serve', '-c', file], {
+    stdio: ['ignore', out, out],
+    env: { ...process.env, ...env },
+  })
   closeSync(out)
   const url = `http://127.0.0.1:${port}`
   await until(`an answer of the daemon; see ${directory}/daemon.log`, () => {
@@ -77,7 +85,8 @@ export async function startDaemon({
     pid: child.pid ?? 0,
     dataDir,
     startMs,
-    get: (path) => getJson(join(dataDir, 'landfall.sock'), `/api/v1/${path}`),
+    get: (path) => askApi(dataDir, 'GET', path),
+    once: async () => (await askApi(dataDir, 'POST', 'once'))['items'] as Record<string, unknown>[],
     stop: () => end(child),
   }
 }
@@ -94,13 +103,20 @@ export function answers(url: string): Promise<boolean> {
   })
 }
 
-async function getJson(socketPath: string, path: string): Promise<Record<string, unknown>> {
-  const asking = request({ socketPath, path, agent: false })
+async function askApi(dataDir: string, method: string, path: string): Promise<Record<string, unknown>> {
+  const asking = request({ socketPath: join(dataDir, 'landfall.sock'), method, path: `/api/v1/${path}`, agent: false })
   asking.end()
   const [response] = (await once(asking, 'response')) as [AsyncIterable<Buffer>]
   const chunks: Buffer[] = []
   for await (const chunk of response) chunks.push(chunk)
   return JSON.parse(Buffer.concat(chunks).toString()) as Record<string, unknown>
+}
+
+/** Waits until no run is queued or running. */
+export async function untilIdle(daemon: Daemon, patienceMs: number): Promise<void> {
+  const left = async (state: string) => (await daemon.get(`runs?state=${state}&limit=1`))['items'] as readonly unknown[]
+  const isIdle = async () => (await left('queued')).length === 0 && (await left('running')).length === 0
+  await until('the end of all runs', isIdle, 100, patienceMs)
 }
 
 /** What the database of a daemon says, once that has stopped. */

@@ -12,12 +12,13 @@ import { burst } from './burst.ts'
 import { build } from './daemon.ts'
 import { latency } from './latency.ts'
 import { memory } from './memory.ts'
+import { polling } from './polling.ts'
 import { spawning } from './spawn.ts'
 import { starting } from './start.ts'
 import { steadiness } from './steadiness.ts'
 import { type Line, printTable, type Row } from './table.ts'
 
-const ROWS: readonly Row[] = [acknowledge, latency, burst, starting, memory, steadiness, spawning]
+const ROWS: readonly Row[] = [acknowledge, latency, burst, starting, memory, steadiness, polling, spawning]
 
 const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false } },

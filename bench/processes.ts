@@ -57,8 +57,13 @@ export async function freePort(): Promise<number> {
 }
 
 /** Waits until `claim` gives something truthy, and returns it. */
-export async function until<T>(what: string, claim: () => T | Promise<T>, everyMs = 5): Promise<NonNullable<T>> {
-  const deadline = performance.now() + 60_000
+export async function until<T>(
+  what: string,
+  claim: () => T | Promise<T>,
+  everyMs = 5,
+  patienceMs = 60_000,
+): Promise<NonNullable<T>> {
+  const deadline = performance.now() + patienceMs
   for (;;) {
     const value = await claim()
     if (value !== null && value !== undefined && value !== false) return value
@@ -76,11 +81,20 @@ export function memoryOf(pid: number): { readonly now: number; readonly most: nu
 
 /** Seconds of processor time that a process has used; null where it has ended. */
 export function cpuSecondsOf(pid: number): number | null {
+  return cpuSeconds(pid, [11, 12])
+}
+
+/** The same, with that of everything it has started and waited for, and these in their turn. */
+export function cpuSecondsWithChildren(pid: number): number | null {
+  return cpuSeconds(pid, [11, 12, 13, 14])
+}
+
+function cpuSeconds(pid: number, places: readonly number[]): number | null {
   try {
     const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
       .replace(/^.*\) /, '')
       .split(' ')
-    return (Number(fields[11]) + Number(fields[12])) / 100
+    return places.reduce((sum, place) => sum + Number(fields[place]), 0) / 100
   } catch {
     return null
   }

@@ -1,5 +1,5 @@
 /** Remotes to deploy from: bare repositories by path, with a history made in one go. */
-import { mkdir, rename, writeFile } from 'node:fs/promises'
+import { cp, mkdir, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { execute } from './processes.ts'
 
@@ -25,22 +25,38 @@ export interface History {
 /** The first commit writes all files, each later one changes one of them. `main` is at the first. */
 export async function makeRemote(path: string, { commits, files }: History): Promise<Remote> {
   await mkdir(path, { recursive: true })
-  await execute('git', ['init', '--quiet', '--bare', '-b', 'main', path], { env: GIT_ENV })
+  await execute('git', ['init', '--quiet', '--bare', '--template=', '-b', 'main', path], { env: GIT_ENV })
   await importHistory(path, { commits, files })
   const listed = await execute('git', ['rev-list', '--reverse', 'refs/bench/all'], {
     cwd: path,
     env: GIT_ENV,
     maxBuffer: 64 * 1024 * 1024,
   })
-  const ids = listed.stdout.trim().split('\n')
+  const remote = remoteAt(path, listed.stdout.trim().split('\n'))
+  await remote.moveTo(0)
+  return remote
+}
 
-  async function moveTo(index: number): Promise<void> {
-    const file = join(path, 'refs/heads/main')
-    await writeFile(`${file}.new`, `${ids[index]}\n`)
-    await rename(`${file}.new`, file)
+function remoteAt(path: string, commits: readonly string[]): Remote {
+  return {
+    path,
+    commits,
+    async moveTo(index) {
+      const file = join(path, 'refs/heads/main')
+      await writeFile(`${file}.new`, `${commits[index]}\n`)
+      await rename(`${file}.new`, file)
+    },
   }
-  await moveTo(0)
-  return { path, commits: ids, moveTo }
+}
+
+/** So many remotes in `directory`, `1.git` and on, each of its own though all with one history. */
+export async function makeRemotes(directory: string, count: number, history: History): Promise<readonly Remote[]> {
+  const first = await makeRemote(join(directory, '1.git'), history)
+  const others = Array.from({ length: count - 1 }, (_, index) =>
+    remoteAt(join(directory, `${index + 2}.git`), first.commits),
+  )
+  for (const { path } of others) await cp(first.path, path, { recursive: true })
+  return [first, ...others]
 }
 
 async function importHistory(path: string, { commits, files }: History): Promise<void> {
