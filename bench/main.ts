@@ -17,8 +17,9 @@ import { spawning } from './spawn.ts'
 import { starting } from './start.ts'
 import { steadiness } from './steadiness.ts'
 import { type Line, printTable, type Row } from './table.ts'
+import { thousand } from './thousand.ts'
 
-const ROWS: readonly Row[] = [acknowledge, latency, burst, starting, memory, steadiness, polling, spawning]
+const ROWS: readonly Row[] = [acknowledge, latency, burst, starting, memory, steadiness, thousand, polling, spawning]
 
 const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false } },

@@ -6,7 +6,7 @@ import { FORGE } from '../src/forges/index.ts'
 
 export const SECRET = 'a secret that only the benchmark knows'
 /** Where both landfall and adnanh/webhook serve the hook `github`. */
-const HOOK_PATH = '/hooks/github'
+export const HOOK_PATH = '/hooks/github'
 
 export interface Push {
   readonly repo: string

@@ -59,7 +59,7 @@ export function printTable(lines: readonly Line[]): void {
 
 // --- Figures ------------------------------------------------------------------------------------------------------
 
-function quantile(values: readonly number[], share: number): number {
+export function quantile(values: readonly number[], share: number): number {
   const sorted = values.toSorted((a, b) => a - b)
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN
 }
