@@ -44,7 +44,7 @@ async function measure({ directory, program, quick }: Bench): Promise<Result> {
   try {
     for (const place of https === null ? [local] : [local, https.place]) {
       const home = join(directory, `landfall-${lines.length}`)
-      const compared = await compare({ program, home, place, rounds: quick ? 3 : 9 })
+      const compared = await compare({ program, home, place, rounds: quick ? 3 : 5 })
       lines.push(...compared.lines)
       notes.push(...compared.notes)
     }
