@@ -1,5 +1,5 @@
 /** Signed pushes as GitHub would send them: a real payload with our repository, commit and ids in it. */
-import { randomUUID } from 'node:crypto'
+import { hash, randomUUID } from 'node:crypto'
 import { open } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { FORGE } from '../src/forges/index.ts'
@@ -19,7 +19,7 @@ export interface Signed {
   readonly body: string
 }
 
-const MARK = { guid: '@guid@', repo: '@repo@', after: '@after@', before: '@before@' }
+const MARK = { guid: '@guid@', repo: '@repo@', after: '@after@', before: '@before@', id: '"@id@"' }
 
 interface Example {
   readonly name: string
@@ -35,7 +35,7 @@ function cutTemplate(): readonly string[] {
     ?.examples.find(({ ref, deleted }) => deleted === false && String(ref).startsWith('refs/heads/'))
   if (push === undefined) throw new Error('the examples have no push to a branch')
   const commit = { ...(push['head_commit'] as object), id: MARK.after, message: `delivery ${MARK.guid}` }
-  const repository = { ...(push['repository'] as object), full_name: MARK.repo, default_branch: 'main' }
+  const repository = { ...(push['repository'] as object), id: '@id@', full_name: MARK.repo, default_branch: 'main' }
   const payload = {
     ...push,
     ref: 'refs/heads/main',
@@ -46,7 +46,7 @@ function cutTemplate(): readonly string[] {
     commits: [commit],
     head_commit: commit,
   }
-  return JSON.stringify(payload).split(/(@guid@|@repo@|@after@|@before@)/)
+  return JSON.stringify(payload).split(/(@guid@|@repo@|@after@|@before@|"@id@")/)
 }
 
 const TEMPLATE = cutTemplate()
@@ -62,10 +62,16 @@ export function sign(
     [MARK.repo]: repo,
     [MARK.after]: after,
     [MARK.before]: before,
+    [MARK.id]: String(idOf(repo)),
   }
   const text = payload(TEMPLATE.map((piece) => values[piece] ?? piece).join(''))
   const order = { event: 'push', repo, ref: 'refs/heads/main', before: null, after: null, guid, payload: text }
   return FORGE.github.compose(order, SECRET, Date.now())
+}
+
+/** A number of nine digits: under one number, every repository but the first would be that one renamed. */
+function idOf(repo: string): number {
+  return 1e8 + (hash('sha256', repo, 'buffer').readUInt32BE() % 9e8)
 }
 
 export interface RequestFile {
