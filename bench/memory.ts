@@ -16,7 +16,7 @@ const MAX_AFTER_MB = 150
 const MAX_STORED_BYTES = 2500
 const IDLE_MS = 5000
 const CHUNK = 10_000
-/** The whole benchmark shall not take all afternoon, also where landfall is slow: fewer deliveries are said to be fewer. */
+/** The whole benchmark shall end within a quarter of an hour, also where landfall is slow: fewer deliveries are said to be fewer. */
 const MAX_SENDING_MS = 120_000
 
 async function measure({ directory, program, quick }: Bench): Promise<Result> {
