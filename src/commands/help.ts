@@ -23,7 +23,8 @@ configuration amounts to, with warnings, and exit code 0.`
 
 export const SERVE_HELP = `
 Logs readable lines on a terminal, else JSON. SIGTERM and SIGINT let running
-scripts finish for as long as "drain" says; a second one ends them at once.`
+scripts finish for as long as "drain" says; a second one ends them at once.
+SIGHUP reads the configuration again: one with a mistake changes nothing.`
 
 export const ONCE_HELP = `
 Asks the landfall that serves the data_dir, if one does, and waits for it.
