@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { chmod, lstat, mkdir, readdir } from 'node:fs/promises'
+import { chmod, lstat, mkdir, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { LandfallError, messageOf, systemCode } from './errors.ts'
@@ -13,12 +13,14 @@ const ROOMS = {
   data: 0o711,
   keys: 0o700,
 } as const
+/** And where landfall is root: what belongs to the accounts of targets. */
+const ROOMS_OF_ROOT = { ...ROOMS, accounts: 0o711 } as const
 
 export interface DataDir {
   readonly path: string
   readonly socket: string
   /** `data_dir/<room>/…` */
-  room(name: keyof typeof ROOMS, ...below: readonly string[]): string
+  room(name: keyof typeof ROOMS_OF_ROOT, ...below: readonly string[]): string
   /** Gives the directory to the next owner. */
   release(): void
 }
@@ -31,11 +33,15 @@ export async function ownDataDir(path: string): Promise<DataDir> {
   try {
     await mkdir(path, { recursive: true, mode: 0o711 })
     await openForTraversal(path)
-    for (const [room, mode] of Object.entries(ROOMS)) {
+    await mustBeOurs(path, path)
+    const rooms = process.geteuid?.() === 0 ? ROOMS_OF_ROOT : ROOMS
+    for (const [room, mode] of Object.entries(rooms)) {
       await mkdir(join(path, room), { recursive: true, mode })
+      await mustBeOurs(join(path, room), path)
       await chmod(join(path, room), mode)
     }
   } catch (cause) {
+    if (cause instanceof LandfallError) throw cause
     throw new LandfallError('start', `data_dir ${path} cannot be used: ${explain(cause)}`, { cause })
   }
   const lock = takeLock(path)
@@ -53,6 +59,15 @@ export async function ownDataDir(path: string): Promise<DataDir> {
 async function openForTraversal(path: string): Promise<void> {
   const names = await readdir(path)
   if (names.length === 0 || names.includes('lock.db')) await chmod(path, 0o711)
+}
+
+/** Whoever owns a directory can put anything in the place of what root opens in it. */
+async function mustBeOurs(directory: string, dataDir: string): Promise<void> {
+  if (process.geteuid?.() !== 0) return
+  const { uid } = await stat(directory)
+  if (uid === 0) return
+  const because = `${directory} belongs to the account ${uid}, which could then make landfall do anything as root`
+  throw new LandfallError('start', `data_dir: ${because}; mend it with: chown -R root: ${dataDir}`)
 }
 
 /**

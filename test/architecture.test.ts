@@ -13,7 +13,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const FLOORS: readonly (readonly string[])[] = [
   ['model', 'errors', 'globs', 'tag-order'],
   ['work', 'log', 'processes', 'decide', 'payload-codec'],
-  ['config', 'forges', 'data-dir', 'listen'],
+  ['config', 'forges', 'data-dir', 'belongings', 'listen'],
   ['stores', 'git', 'launcher'],
   ['instances', 'remotes', 'lanes', 'receiver', 'silences', 'pruner'],
   ['look', 'runs', 'intake', 'reload'],
@@ -30,6 +30,8 @@ const NEIGHBOURS: readonly (readonly [from: string, to: string, why: string])[] 
   ['config', 'forges', 'a forge tells its default clone URL'],
   ['decide', 'work', 'a decision is made over what a fetch has told'],
   ['processes', 'work', 'a process is marked in the words of an order'],
+  ['belongings', 'config', 'what belongs to an account is given to it'],
+  ['belongings', 'data-dir', 'it all lies in data_dir'],
   ['launcher', 'git', 'the launcher hosts git'],
   ['silences', 'instances', 'a silence is of an instance'],
   ['listen', 'config', 'where to listen is configured'],

@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { userInfo } from 'node:os'
+import { isAbsolute, relative } from 'node:path'
 import { promisify } from 'node:util'
 
 /** An account by its name and number. */
@@ -32,6 +33,32 @@ export async function accountNamed(name: string): Promise<LoginAccount | null> {
   if (fields === null) return null
   const [, , uid, gid, , home = '/', shell = ''] = fields
   return { name, uid: Number(uid), gid: Number(gid), home: home || '/', shell: shell || '/bin/sh' }
+}
+
+const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+
+/**
+ * What a login would set. The PATH is ours, save for directories in our own home, which is nobody else's to run programs
+ * from; temporary files go where everybody's go.
+ */
+export function environmentOf({ name, home, shell }: LoginAccount): Record<string, string> {
+  const ours = userInfo().homedir
+  const isOpen = (directory: string) =>
+    isAbsolute(directory) && (ours === '/' || relative(ours, directory).startsWith('..'))
+  const path = (process.env['PATH'] ?? '').split(':').filter(isOpen)
+  return { PATH: path.join(':') || DEFAULT_PATH, HOME: home, USER: name, LOGNAME: name, SHELL: shell, TMPDIR: '/tmp' }
+}
+
+/** Every group that a process of the account has. */
+export async function groupsOf({
+  name,
+  gid,
+}: LoginAccount): Promise<readonly { readonly gid: number; readonly name: string }[]> {
+  const gids = await promisify(execFile)('id', ['-G', '--', name], { timeout: 5000 }).then(
+    ({ stdout }) => stdout.trim().split(' ').map(Number),
+    () => [gid],
+  )
+  return await Promise.all(gids.map(async (one) => ({ gid: one, name: await nameOfGroup(one) })))
 }
 
 /** The account's name, or its number where it has none. */
