@@ -75,7 +75,7 @@ export async function startAgent({ config: first, log, now = Date.now, serves }:
     dataDir.release()
     throw cause
   })
-  const launchers = createLaunchers({ log })
+  const launchers = createLaunchers({ log, dataDir })
   const workOf = ({ account }: Target): Work => launchers.as(account)
   const current = () => config
   let access = await openRemotes({ config, dataDir })

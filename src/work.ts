@@ -215,6 +215,11 @@ export interface LinkOrder {
   readonly to: string | null
 }
 
+export interface RenameOrder {
+  readonly from: string
+  readonly to: string
+}
+
 export interface ScriptOrder {
   /** Executed directly, never through a shell; a relative first element is taken from `cwd`. */
   readonly argv: readonly [string, ...string[]]
@@ -230,6 +235,11 @@ export interface ScriptOrder {
 export interface LogFileOrder {
   /** Appended to. */
   readonly file: string
+  /**
+   * What the names of directories begin with that are made for a part of it: `file` itself, unless they must not be made
+   * beside it.
+   */
+  readonly aside?: string
   /** Head and tail are kept, the cut between them is marked. */
   readonly maxBytes: number
   /** Values to blot out as `***`. */
@@ -273,12 +283,25 @@ export interface Work {
   checkOutInPlace(order: InPlaceOrder, signal?: AbortSignal): Promise<InPlace>
   /** Afterwards the tree is exactly at `commit`, which it was at before; edits are not saved, untracked files stay. Throws like `checkOutInPlace`. */
   restore(order: RestoreOrder): Promise<void>
+  /** Why `link` cannot be switched, as a sentence that says what to do; null where it can. */
+  wrongLink(link: string): Promise<string | null>
   /** Resolves to what the link pointed to before, or null. Throws `unstartable` where `link` is something else than a symlink. */
   switchLink(order: LinkOrder): Promise<string | null>
-  /** Removes directories with everything in them; missing ones are fine. */
+  rename(order: RenameOrder): Promise<void>
+  /** Makes the directory, for nobody else to enter; what was in it is gone. */
+  emptyDirectory(directory: string): Promise<void>
+  /**
+   * Removes directories with everything in them; missing ones are fine. One that lies in a directory of another account is
+   * left empty.
+   */
   remove(directories: readonly string[]): Promise<void>
   /** `started` is called once, as soon as the process is there. */
   runScript(order: ScriptOrder, started: (mark: ProcessMark) => void, signal?: AbortSignal): Promise<ScriptEnd>
+  /**
+   * Joins a log's head with the tail that waits aside; needed after a crash, harmless at any other time, unless the log is
+   * being written. Afterwards the file has at most `maxBytes` and, where something was left out, one line that says so.
+   */
+  sealLog(order: Omit<LogFileOrder, 'masked'>): Promise<void>
   /** Packs the mirror if loose objects or packs have become many, so that linking them stays cheap. */
   tidy(remote: Remote, signal?: AbortSignal): Promise<void>
 }

@@ -1,6 +1,6 @@
 /** A work tree at exactly one commit, with a repository of its own; the switch of a link to it; its removal. */
 import { constants, copyFileSync, linkSync, mkdirSync, readdirSync } from 'node:fs'
-import { chmod, lstat, mkdir, readdir, readlink, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
+import { chmod, lstat, mkdir, readdir, readlink, rename, rm, rmdir, symlink, unlink, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { setImmediate as breathe } from 'node:timers/promises'
 import { hasCode, LandfallError, messageOf, systemCode } from '../errors.ts'
@@ -215,16 +215,26 @@ async function linkTarget(link: string): Promise<string | null> {
   }
 }
 
-/** Follows no symlink. Directories that were made read-only (as Go's module cache is) are opened up first. */
-async function removeTree(directory: string): Promise<void> {
+/**
+ * Follows no symlink. Directories that were made read-only (as Go's module cache is) are opened up first. One that lies in a
+ * directory of another account is left empty.
+ */
+export async function removeTree(directory: string): Promise<void> {
   const options = { recursive: true, force: true, maxRetries: 2 }
   try {
     await rm(directory, options)
   } catch (error) {
-    if (!['EACCES', 'EPERM'].includes(systemCode(error) ?? '')) throw error
+    if (!isForbidden(error) || !(await lstat(directory)).isDirectory()) throw error
     await openUp(directory)
-    await rm(directory, options)
+    for (const name of await readdir(directory)) await rm(join(directory, name), options)
+    await rmdir(directory).catch((cause: unknown) => {
+      if (!isForbidden(cause)) throw cause
+    })
   }
+}
+
+function isForbidden(error: unknown): boolean {
+  return ['EACCES', 'EPERM'].includes(systemCode(error) ?? '')
 }
 
 async function openUp(directory: string): Promise<void> {

@@ -1,7 +1,8 @@
 /** Why a program cannot be started, in words that say what to do. */
 import { constants } from 'node:fs'
 import { access, open, stat } from 'node:fs/promises'
-import { delimiter, resolve } from 'node:path'
+import { userInfo } from 'node:os'
+import { delimiter, dirname, join, resolve } from 'node:path'
 import { messageOf, systemCode } from '../errors.ts'
 import type { ScriptOrder } from '../work.ts'
 
@@ -35,7 +36,8 @@ export async function whyUnstartable(order: Program, error: unknown): Promise<st
       if (name.includes('/')) return `${resolve(order.cwd, name)} does not exist`
       return `${name} is in no directory of PATH (${order.env['PATH'] ?? 'not set'})`
     case 'EACCES':
-      return file === null ? `${name} is not in reach: permission denied` : await notExecutable(file)
+      if (file !== null) return await notExecutable(file)
+      return `${name} is not in reach: ${(await closedDirectory(dirname(resolve(order.cwd, name)))) ?? 'permission denied'}`
     case 'ENOTDIR':
       return `${resolve(order.cwd, name)} leads through something that is not a directory`
     case 'ELOOP':
@@ -57,13 +59,29 @@ export async function whyUnstartable(order: Program, error: unknown): Promise<st
   }
 }
 
+/** The first part of a directory's path that this process may not enter, as a sentence; null where it may enter them all. */
+export async function closedDirectory(directory: string): Promise<string | null> {
+  let way = '/'
+  for (const name of directory.split('/')) {
+    way = join(way, name)
+    try {
+      await access(way, constants.X_OK)
+    } catch (error) {
+      if (systemCode(error) !== 'EACCES') return null
+      return `${way} is closed to ${userInfo().username}; choose another place, or open the way with: chmod o+x ${way}`
+    }
+  }
+  return null
+}
+
 async function badDirectory(cwd: string): Promise<string | null> {
   try {
     if (!(await stat(cwd)).isDirectory()) return `${cwd}, where it was to run, is not a directory`
     await access(cwd, constants.X_OK)
     return null
-  } catch (error) {
-    if (systemCode(error) === 'EACCES') return `${cwd}, where it was to run, may not be entered`
+  } catch {
+    const closed = await closedDirectory(cwd)
+    if (closed !== null) return `${cwd}, where it was to run, may not be entered: ${closed}`
     return `${cwd}, where it was to run, does not exist`
   }
 }

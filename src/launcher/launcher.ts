@@ -6,20 +6,24 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import type { LoginAccount } from '../config/accounts.ts'
+import { environmentOf, type LoginAccount } from '../config/accounts.ts'
 import { type ErrorCode, LandfallError } from '../errors.ts'
 import type { Log } from '../model.ts'
 import { GIT_ENVIRONMENT, type ProcessMark, type Work } from '../work.ts'
 
 /** How long a launcher may take to end its children and itself. */
 const CLOSE_MS = 5000
+/** Another account's launcher that says nothing for so long was stopped by a script, which would then never end. */
+const SILENCE_MS = 90_000
+/** How often it is asked for a sign of life in that time. */
+const PINGS = 6
 
 type Method = keyof Work
 type Order<M extends Method> = Parameters<Work[M]>[0]
 export type CallMessage = {
   [M in Method]: { readonly kind: 'call'; readonly id: number; readonly method: M; readonly order: Order<M> }
 }[Method]
-export type ToLauncher = CallMessage | { readonly kind: 'cancel'; readonly id: number }
+export type ToLauncher = CallMessage | { readonly kind: 'cancel'; readonly id: number } | { readonly kind: 'ping' }
 
 /** An error without a code is a bug, and its stack is worth keeping. */
 export interface SentError {
@@ -28,23 +32,36 @@ export interface SentError {
   readonly stack: string | null
 }
 export type FromLauncher =
+  /** It has become the account that it was to become. */
+  | { readonly kind: 'ready' }
+  | { readonly kind: 'refused'; readonly error: SentError }
+  | { readonly kind: 'pong' }
   | { readonly kind: 'started'; readonly id: number; readonly mark: ProcessMark }
   | { readonly kind: 'done'; readonly id: number; readonly value?: unknown }
   | { readonly kind: 'failed'; readonly id: number; readonly error: SentError }
   | { readonly kind: 'warning'; readonly event: string; readonly fields: Record<string, unknown> }
 
+/** Another account than landfall's own. */
+export interface Becoming {
+  readonly account: LoginAccount
+  /** Directories that are to be the account's, made where they are missing. */
+  readonly rooms: readonly string[]
+}
+
 export interface LauncherParts {
   readonly log: Log
   /** What the launcher becomes before its first order; null: it stays what landfall itself is. */
-  readonly account?: LoginAccount | null
+  readonly becomes?: Becoming | null
+  /** How long another account's launcher may be silent before it is ended. */
+  readonly silenceMs?: number
   /** For the launcher itself and for git. Scripts get only what their order says. */
   readonly env?: Readonly<NodeJS.ProcessEnv>
 }
 
 export interface Launcher {
   /**
-   * Calls reject with `lost` where the launcher dies, and its scripts then run on without it: end them by their marks. The
-   * next call starts a new one.
+   * Calls reject with `lost` where the launcher dies, and its scripts then run on without it: end them by their marks. They
+   * reject with `unstartable` where it cannot become its account. The next call starts a new one.
    */
   readonly work: Work
   /** Kills whatever still runs. Pending calls reject with `lost`, later ones with `stopping`. */
@@ -60,6 +77,8 @@ interface Pending {
 interface Connection {
   readonly child: ChildProcess
   readonly pending: Map<number, Pending>
+  /** Orders are taken from here on. */
+  readonly ready: Promise<void>
   readonly gone: Promise<void>
 }
 interface CallOptions {
@@ -67,30 +86,59 @@ interface CallOptions {
   readonly started?: (mark: ProcessMark) => void
 }
 
-/** Starts the launcher at once, so that the first call need not wait for it. */
-export function createLauncher({ log, env = process.env }: LauncherParts): Launcher {
+/** Starts landfall's own launcher at once, so that the first call need not wait for it, and another account's with that call. */
+export function createLauncher({
+  log,
+  becomes = null,
+  silenceMs = SILENCE_MS,
+  env = process.env,
+}: LauncherParts): Launcher {
   let lastId = 0
   let closed = false
-  let current: Connection | null = connect()
+  let current: Connection | null = becomes === null ? connect() : null
 
   function connect(): Connection {
-    const child = start(env)
+    const child = start(env, becomes)
     const pending = new Map<number, Pending>()
     const gone = Promise.withResolvers<void>()
-    const connection: Connection = { child, pending, gone: gone.promise }
+    const ready = Promise.withResolvers<void>()
+    const connection: Connection = { child, pending, ready: ready.promise, gone: gone.promise }
     let lost = false
+    let isRefused = false
+    let heardAt = performance.now()
+    ready.promise.catch(() => {}) // each call that waits for it is told
+    if (becomes === null) ready.resolve()
+    const watch = becomes === null ? null : setInterval(askForLife, silenceMs / PINGS).unref()
     const lose = (why: string): void => {
       if (lost) return
       lost = true
       if (current === connection) current = null
       gone.resolve()
-      if (!closed) log.error('launcher-lost', { pid: child.pid, why, calls: pending.size })
+      if (watch !== null) clearInterval(watch)
+      const account = becomes?.account.name
+      if (!closed && !isRefused) log.error('launcher-lost', { pid: child.pid, account, why, calls: pending.size })
+      ready.reject(new LandfallError('lost', `the launcher process ended before it was ready (${why})`))
       for (const call of pending.values()) {
         call.reject(new LandfallError('lost', `the launcher process ended during ${call.method} (${why})`))
       }
       pending.clear()
     }
-    child.on('message', (message) => receive(pending, message as FromLauncher))
+    function askForLife(): void {
+      if (pending.size === 0) heardAt = performance.now()
+      else if (performance.now() - heardAt > silenceMs) child.kill('SIGKILL')
+      send(child, { kind: 'ping' })
+    }
+    child.on('message', (message) => {
+      heardAt = performance.now()
+      const told = message as FromLauncher
+      if (told.kind === 'ready') ready.resolve()
+      else if (told.kind === 'refused') {
+        isRefused = true
+        // It is on its way out: the next call tries anew, for what was wrong may have been mended.
+        if (current === connection) current = null
+        ready.reject(received(told.error, 'becoming the account'))
+      } else if (told.kind !== 'pong') receive(pending, told)
+    })
     // Not `exit`, which may come before the last messages.
     child.once('disconnect', () => lose('its channel closed'))
     child.on('error', (error) => {
@@ -99,7 +147,10 @@ export function createLauncher({ log, env = process.env }: LauncherParts): Launc
     return connection
   }
 
-  function receive(pending: Map<number, Pending>, message: FromLauncher): void {
+  function receive(
+    pending: Map<number, Pending>,
+    message: Exclude<FromLauncher, { readonly kind: 'ready' | 'refused' | 'pong' }>,
+  ): void {
     if (message.kind === 'warning') {
       log.warn(message.event, message.fields)
       return
@@ -115,7 +166,7 @@ export function createLauncher({ log, env = process.env }: LauncherParts): Launc
     else call.reject(received(message.error, call.method))
   }
 
-  function received({ code, message, stack }: SentError, method: Method): Error {
+  function received({ code, message, stack }: SentError, method: string): Error {
     if (code !== null) return new LandfallError(code, message)
     log.error('bug', { where: 'launcher', method, message, stack })
     const error = new Error(message)
@@ -129,7 +180,10 @@ export function createLauncher({ log, env = process.env }: LauncherParts): Launc
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
     const id = ++lastId
     current ??= connect()
-    const { child, pending } = current
+    const { child, pending, ready } = current
+    // Waited for only where it takes long: a call to landfall's own launcher is under way when this function returns.
+    if (becomes !== null) await ready
+    if (signal?.aborted) throw new LandfallError('aborted', `${method} was called off before it began`)
     const cancel = (): void => send(child, { kind: 'cancel', id })
     pending.set(id, { method, resolve, reject, started })
     signal?.addEventListener('abort', cancel, { once: true })
@@ -153,10 +207,14 @@ export function createLauncher({ log, env = process.env }: LauncherParts): Launc
       checkOut: (order, signal) => call('checkOut', order, { signal }),
       checkOutInPlace: (order, signal) => call('checkOutInPlace', order, { signal }),
       restore: (order) => call('restore', order),
+      wrongLink: (link) => call('wrongLink', link),
       switchLink: (order) => call('switchLink', order),
+      rename: (order) => call('rename', order),
+      emptyDirectory: (directory) => call('emptyDirectory', directory),
       remove: (directories) => call('remove', directories),
       runScript: async (order, started, signal) =>
         signal?.aborted ? { kind: 'aborted' } : call('runScript', order, { started, signal }),
+      sealLog: (order) => call('sealLog', order),
       tidy: (remote, signal) => call('tidy', remote, { signal }),
     },
     async close() {
@@ -174,14 +232,15 @@ export function createLauncher({ log, env = process.env }: LauncherParts): Launc
   }
 }
 
-function start(env: Readonly<NodeJS.ProcessEnv>): ChildProcess {
+function start(env: Readonly<NodeJS.ProcessEnv>, becomes: Becoming | null): ChildProcess {
   // `.ts` in a checkout, `.js` where it was compiled.
   const entry = new URL(`./launcher-process${extname(fileURLToPath(import.meta.url))}`, import.meta.url)
-  return fork(entry, {
+  return fork(entry, becomes === null ? [] : [JSON.stringify(becomes)], {
     // A session of its own: Ctrl-C on a terminal reaches the daemon alone, which then decides.
     detached: true,
-    execArgv: ['--max-semi-space-size=2'],
-    env: launcherEnvironment(env),
+    // A script may signal the launcher of its account, and by SIGUSR1 node would open it to a debugger.
+    execArgv: ['--max-semi-space-size=2', '--disable-sigusr1'],
+    env: launcherEnvironment(env, becomes),
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   })
 }
@@ -193,8 +252,11 @@ const PASSED = ['PATH', 'HOME', 'TMPDIR', 'LANG', 'TZ', 'LD_LIBRARY_PATH', ...GI
  * Nothing but what is needed: any script may read it as /proc/$PPID/environ, and ours holds the secrets that came as
  * variables. The marks of a script that has started us stay out as well: what we start belongs to no run of another landfall.
  */
-function launcherEnvironment(env: Readonly<NodeJS.ProcessEnv>): NodeJS.ProcessEnv {
-  return Object.fromEntries(PASSED.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])))
+function launcherEnvironment(env: Readonly<NodeJS.ProcessEnv>, becomes: Becoming | null): NodeJS.ProcessEnv {
+  // The agent of whoever started landfall is theirs alone.
+  const names = becomes === null ? PASSED : PASSED.filter((name) => name !== 'SSH_AUTH_SOCK')
+  const passed = Object.fromEntries(names.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])))
+  return becomes === null ? passed : { ...passed, ...environmentOf(becomes.account) }
 }
 
 function send(child: ChildProcess, message: ToLauncher): void {

@@ -6,7 +6,7 @@
  * only ever sees it grow. A crash at any point leaves what `sealLog` can finish. A segment's name says how long the head
  * is and how many bytes of the stream come between the head and the segment.
  */
-import { createReadStream, createWriteStream } from 'node:fs'
+import { constants, createReadStream, createWriteStream } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat, truncate } from 'node:fs/promises'
 import { pipeline } from 'node:stream/promises'
 import { systemCode } from '../errors.ts'
@@ -49,7 +49,7 @@ interface Segment {
 }
 
 /** Opens a log to append to. Never rejects: a script runs even where its output cannot be kept. */
-export async function openLog({ file, maxBytes, masked }: LogFileOrder): Promise<LogWriter> {
+export async function openLog({ file, maxBytes, masked, aside = file }: LogFileOrder): Promise<LogWriter> {
   const masker = createMasker(masked)
   let lostBytes = 0
   let cause: unknown = null
@@ -69,7 +69,7 @@ export async function openLog({ file, maxBytes, masked }: LogFileOrder): Promise
     chunk.length === 0 ? Promise.resolve() : attempt(chunk.length, async () => parts?.append(chunk))
 
   await attempt(0, async () => {
-    parts = await openCapped(file, maxBytes)
+    parts = await openCapped(file, aside, maxBytes)
   })
   return {
     write: (chunk) => write(masker.push(chunk)),
@@ -79,7 +79,7 @@ export async function openLog({ file, maxBytes, masked }: LogFileOrder): Promise
         cause ??= error
       })
       lostBytes += parts?.lostBytes() ?? 0
-      await sealLog(file, maxBytes).catch((error: unknown) => {
+      await sealLog({ file, aside, maxBytes }).catch((error: unknown) => {
         cause ??= error
       })
       if (lostBytes > 0) await confess(file, lostBytes, cause)
@@ -88,16 +88,25 @@ export async function openLog({ file, maxBytes, masked }: LogFileOrder): Promise
   }
 }
 
+/**
+ * Appends what landfall itself has to say. Opened without waiting: the file may be another account's, which could hold a lease
+ * on it, and keep a thread of the daemon for as long as the kernel lets it.
+ */
+export async function appendToLog(file: string, text: string): Promise<void> {
+  const { O_APPEND, O_CREAT, O_NONBLOCK, O_WRONLY } = constants
+  const handle = await open(file, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK, 0o600)
+  try {
+    await handle.appendFile(text)
+  } finally {
+    await handle.close()
+  }
+}
+
 /** Leaves a word in the log if there is room again, for instance because the script removed its temporary files. */
 async function confess(file: string, lostBytes: number, cause: unknown): Promise<void> {
   const why = systemCode(cause) === 'ENOSPC' ? 'the disk was full' : (systemCode(cause) ?? 'the log failed')
   try {
-    const handle = await open(file, 'a', 0o600)
-    try {
-      await handle.appendFile(`\n[landfall: ${lostBytes} bytes lost: ${why}]\n`)
-    } finally {
-      await handle.close()
-    }
+    await appendToLog(file, `\n[landfall: ${lostBytes} bytes lost: ${why}]\n`)
   } catch {
     // Still no room: the caller learns it from the result of `end`.
   }
@@ -109,13 +118,13 @@ interface CappedFile {
   close(): Promise<void>
 }
 
-async function openCapped(file: string, maxBytes: number): Promise<CappedFile> {
+async function openCapped(file: string, aside: string, maxBytes: number): Promise<CappedFile> {
   const { headBytes, tailBytes, segmentBytes } = share(maxBytes)
-  await sealLog(file, maxBytes)
-  await unseal(file, headBytes)
+  await sealLog({ file, aside, maxBytes })
+  await unseal(file, aside, headBytes)
   const head = await open(file, 'a', 0o600)
   let headSize = (await head.stat()).size
-  const segments: Segment[] = await segmentsOf(file)
+  const segments: Segment[] = await segmentsOf(aside)
   let current: { handle: FileHandle; file: string; start: number; size: number } | null = null
   /** Of the stream behind the head: how much has come, and what of it is not in a segment yet. */
   let come = endOf(segments)
@@ -136,8 +145,8 @@ async function openCapped(file: string, maxBytes: number): Promise<CappedFile> {
 
   async function nextSegment(start: number): Promise<NonNullable<typeof current>> {
     await closeSegment()
-    await mkdir(tailOf(file), { recursive: true, mode: 0o700 })
-    const name = `${tailOf(file)}/${headBytes}-${start}`
+    await mkdir(tailOf(aside), { recursive: true, mode: 0o700 })
+    const name = `${tailOf(aside)}/${headBytes}-${start}`
     // The oldest goes once those after it fill the tail by themselves, or where something between them was left out.
     for (let oldest = segments[0]; oldest !== undefined; oldest = segments[0]) {
       const isConnected = endOf(segments) === start
@@ -223,14 +232,11 @@ function share(maxBytes: number): { headBytes: number; tailBytes: number; segmen
   return { headBytes, tailBytes, segmentBytes: Math.max(MIN_SEGMENT_BYTES, Math.ceil(tailBytes / 4)) }
 }
 
-/**
- * Joins a log's head with the tail that waits beside it; needed after a crash, harmless at any other time, unless the log is
- * being written. Afterwards the file has at most `maxBytes` and, where something was left out, one line that says so.
- */
-export async function sealLog(file: string, maxBytes: number): Promise<void> {
+/** `Work.sealLog`. */
+export async function sealLog({ file, maxBytes, aside = file }: Omit<LogFileOrder, 'masked'>): Promise<void> {
   // A finished join that was not cleared away, and half of an unseal: in both cases the file itself is whole.
-  await Promise.all([sealedOf(file), halfOf(file)].map((path) => rm(path, { recursive: true, force: true })))
-  const segments = await segmentsOf(file)
+  await Promise.all([sealedOf(aside), halfOf(aside)].map((path) => rm(path, { recursive: true, force: true })))
+  const segments = await segmentsOf(aside)
   const first = segments[0]
   if (first === undefined) return
   const start = Math.max(first.start, endOf(segments) - (maxBytes - first.headBytes))
@@ -252,20 +258,20 @@ export async function sealLog(file: string, maxBytes: number): Promise<void> {
     await handle.close()
   }
   // This makes it final: from here on the segments are no longer what counts.
-  await rename(tailOf(file), sealedOf(file))
-  await rm(sealedOf(file), { recursive: true, force: true })
+  await rename(tailOf(aside), sealedOf(aside))
+  await rm(sealedOf(aside), { recursive: true, force: true })
 }
 
 /** Turns a sealed log that is longer than its head into head and tail again, so that more can be written behind it. */
-async function unseal(file: string, headBytes: number): Promise<void> {
+async function unseal(file: string, aside: string, headBytes: number): Promise<void> {
   const size = (await unlessMissing(stat(file)))?.size ?? 0
   if (size <= headBytes) return
   const mark = /^\n\[landfall: (\d{1,15}) bytes left out\]\n/.exec(await textAt(file, headBytes, CUT_MARK_BYTES))
   const start = headBytes + (mark?.[0].length ?? 0)
-  await mkdir(halfOf(file), { recursive: true, mode: 0o700 })
-  const segment = `${halfOf(file)}/${headBytes}-${Number(mark?.[1] ?? 0)}`
+  await mkdir(halfOf(aside), { recursive: true, mode: 0o700 })
+  const segment = `${halfOf(aside)}/${headBytes}-${Number(mark?.[1] ?? 0)}`
   await pipeline(createReadStream(file, { start }), createWriteStream(segment, { mode: 0o600, flush: true }))
-  await rename(halfOf(file), tailOf(file))
+  await rename(halfOf(aside), tailOf(aside))
   await truncate(file, headBytes)
 }
 
@@ -280,13 +286,13 @@ async function textAt(file: string, position: number, bytes: number): Promise<st
 }
 
 /** Oldest first. Each begins where the one before it ends. */
-async function segmentsOf(file: string): Promise<Segment[]> {
-  const names = (await unlessMissing(readdir(tailOf(file)))) ?? []
+async function segmentsOf(aside: string): Promise<Segment[]> {
+  const names = (await unlessMissing(readdir(tailOf(aside)))) ?? []
   const segments: Segment[] = []
   for (const name of names) {
     const [headBytes, start] = name.split('-').map(Number)
     if (headBytes === undefined || start === undefined) continue
-    const path = `${tailOf(file)}/${name}`
+    const path = `${tailOf(aside)}/${name}`
     segments.push({ file: path, headBytes, start, size: (await stat(path)).size })
   }
   return segments.sort((a, b) => a.start - b.start)
@@ -297,9 +303,9 @@ function endOf(segments: readonly Segment[]): number {
   return last === undefined ? 0 : last.start + last.size
 }
 
-const tailOf = (file: string): string => `${file}.tail`
-const sealedOf = (file: string): string => `${file}.tail-sealed`
-const halfOf = (file: string): string => `${file}.tail-half`
+const tailOf = (aside: string): string => `${aside}.tail`
+const sealedOf = (aside: string): string => `${aside}.tail-sealed`
+const halfOf = (aside: string): string => `${aside}.tail-half`
 
 async function unlessMissing<T>(reading: Promise<T>): Promise<T | null> {
   try {

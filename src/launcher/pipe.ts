@@ -64,7 +64,11 @@ export function createPipes(): Pipes {
       }
     },
     clear() {
-      if (directory !== null) rmSync(directory, { recursive: true, force: true })
+      try {
+        if (directory !== null) rmSync(directory, { recursive: true, force: true })
+      } catch {
+        // mkfifo is just making another: an empty directory in TMPDIR is no reason to leave what else is to be ended.
+      }
     },
   }
 }

@@ -278,7 +278,8 @@ export function createEnding(parts: EndingParts): Ending {
     const instance = await store.instance(run.target)
     const target = progress?.target ?? targetOfRun(config(), run)
     const { outcome, followUp } = interruption(target, run)
-    await sealLog(dataDir.room('runs', String(run.id), 'log'), target?.maxLogBytes ?? Number.MAX_SAFE_INTEGER)
+    const maxBytes = target?.maxLogBytes ?? Number.MAX_SAFE_INTEGER
+    await sealLog({ file: dataDir.room('runs', String(run.id), 'log'), maxBytes })
     if (instance !== null && target !== undefined) {
       // Releases that nobody sealed are swept at the start; this is the one other place where a run works.
       const directory = target.checkout === 'none' ? dataDir.room('runs', String(run.id), 'work') : null
