@@ -130,7 +130,7 @@ export async function startAgent({ config: first, log, now = Date.now, serves }:
     },
   })
   const reconfigure = createReconfigure({ store, dataDir, log, now, onQueueChange: (change) => lanes.apply(change) })
-  const pruner = createPruner({ config: current, store, dataDir, log, now })
+  const pruner = createPruner({ config: current, store, workOf, dataDir, log, now })
 
   const intake = createIntake({
     store,

@@ -202,7 +202,9 @@ export function createPoller(parts: PollerParts): Poller {
       return await look(follower, remote, refs, retryFailed)
     } catch (cause) {
       if (hasCode(cause, 'aborted')) return []
-      if (!hasCode(cause, 'remote') && !hasCode(cause, 'git')) throw cause
+      // `lost` and `unstartable`: the launcher of its account has ended, or cannot become it.
+      const isItsOwn = (['remote', 'git', 'lost', 'unstartable'] as const).some((code) => hasCode(cause, code))
+      if (!isItsOwn) throw cause
       const detail = messageOf(cause)
       log.warn('poll failed', { targets: [nameOf(follower)], url: remote.url, detail })
       return [{ target: nameOf(follower), reason: 'failed', detail } as const]

@@ -1,9 +1,12 @@
 import { readdir, rm } from 'node:fs/promises'
 import { setImmediate as turn } from 'node:timers/promises'
-import type { Config } from './config/config.ts'
+import { accountRoom } from './belongings.ts'
+import type { Config, Target } from './config/config.ts'
 import type { DataDir } from './data-dir.ts'
+import { messageOf } from './errors.ts'
 import type { Clock, Log } from './model.ts'
 import type { Store } from './stores/store.ts'
+import type { Work } from './work.ts'
 
 const INTERVAL_MS = 60 * 60_000
 
@@ -17,11 +20,12 @@ export interface Pruner {
 export function createPruner(parts: {
   readonly config: () => Config
   readonly store: Store
+  readonly workOf: (target: Target) => Work
   readonly dataDir: DataDir
   readonly log: Log
   readonly now: Clock
 }): Pruner {
-  const { config, store, dataDir, log, now } = parts
+  const { config, store, workOf, dataDir, log, now } = parts
   let timer: NodeJS.Timeout | null = null
   let stopped = false
   let underWay: Promise<void> = Promise.resolve()
@@ -41,6 +45,28 @@ export function createPruner(parts: {
         await rm(dataDir.room('runs', name), { recursive: true, force: true })
       }
     }
+    for (const target of new Map(config.targets.map((one) => [one.account?.name, one])).values()) {
+      if (!stopped)
+        await sweepRooms(target).catch((cause: unknown) =>
+          log.warn('not swept', { user: target.user, detail: messageOf(cause) }),
+        )
+    }
+  }
+
+  /** The same in the rooms of another account, where its own launcher removes it. */
+  async function sweepRooms(target: Target): Promise<void> {
+    const { account } = target
+    if (account === null) return
+    const left: string[] = []
+    for (const room of ['work', 'logs'] as const) {
+      for (const name of await readdir(accountRoom(dataDir, account, room)).catch(() => [])) {
+        await turn()
+        const [run] = /^\d{1,15}(?=-|$)/.exec(name) ?? []
+        if (run === undefined || (await store.run(Number(run))) !== null) continue
+        left.push(accountRoom(dataDir, account, room, name))
+      }
+    }
+    if (left.length > 0) await workOf(target).remove(left)
   }
 
   function go(work: () => Promise<void> = prune): void {

@@ -10,6 +10,8 @@ import { finish, queued } from './support/stores.ts'
 import { temporaryDirectory } from './support/temporary.ts'
 import { until } from './support/until.ts'
 
+const workOf = () => assert.fail('there is nothing of another account')
+
 test('the files of runs that are kept no longer go at the start, and those of the others stay', async (t) => {
   const dataDir = await ownDataDir(temporaryDirectory(t))
   const store = await openSqlite({ dataDir: dataDir.path, keepDeliveriesMs: 1000 })
@@ -24,7 +26,7 @@ test('the files of runs that are kept no longer go at the start, and those of th
   }
   mkdirSync(dataDir.room('runs', '99')) // the store has forgotten it, and then the machine died
   const { log, entries } = keptLog()
-  const pruner = createPruner({ config: () => aConfig({ keepRuns: 1 }), store, dataDir, log, now: () => 5_000_000 })
+  const pruner = createPruner({ config: () => aConfig({ keepRuns: 1 }), store, workOf, dataDir, log, now: () => 5_000_000 })
   pruner.start()
   await until('the pruning', () => entries.some(({ event }) => event === 'pruned'))
   await pruner.stop()
@@ -40,7 +42,7 @@ test('a store that cannot be pruned is logged and ends nothing', async (t) => {
   const store = await openSqlite({ dataDir: dataDir.path, keepDeliveriesMs: 1000 })
   await store.close()
   const { log, entries } = keptLog()
-  const pruner = createPruner({ config: () => aConfig(), store, dataDir, log, now: () => 1 })
+  const pruner = createPruner({ config: () => aConfig(), store, workOf, dataDir, log, now: () => 1 })
   pruner.start()
   await pruner.stop()
   assert.deepEqual(

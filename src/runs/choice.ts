@@ -9,7 +9,7 @@ import type { Store } from '../stores/store.ts'
 import type { Fetched, Remote, Wanted, Work } from '../work.ts'
 import { Ended, type Progress } from './ending.ts'
 import { markOf } from './environment.ts'
-import type { ScriptSite } from './scripts.ts'
+import type { ScriptSite } from './site.ts'
 
 /** A replica may lag behind the delivery: how long to wait before each further fetch for the announced commit. */
 const REFETCH_DELAYS_MS = [1000, 2000, 4000, 8000]

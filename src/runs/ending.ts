@@ -1,12 +1,12 @@
-import { appendFile } from 'node:fs/promises'
 import { setTimeout as wait } from 'node:timers/promises'
+import { dropDirectory } from '../belongings.ts'
 import type { Config, Target } from '../config/config.ts'
 import { type DataDir, directoryName } from '../data-dir.ts'
 import { short } from '../decide.ts'
 import { hasCode, messageOf } from '../errors.ts'
 import { createLocks } from '../git/locks.ts'
 import { afterRun, targetOfRun } from '../instances.ts'
-import { sealLog } from '../launcher/log-file.ts'
+import { appendToLog, sealLog } from '../launcher/log-file.ts'
 import type { Clock, Instance, Log, Outcome, Phase, Release, Run, RunEnd, RunReason, Sha } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
 import type { Finish, FollowUp, InstancePatch, QueueChange, Store } from '../stores/store.ts'
@@ -14,6 +14,7 @@ import type { Remote, Work } from '../work.ts'
 import { interruption, retryOf } from './attempts.ts'
 import type { Releases } from './releases.ts'
 import type { Scripts } from './scripts.ts'
+import { placesOf } from './site.ts'
 
 /** Where a run has come to: filled step by step, and read when it ends, however it ends. */
 export interface Progress {
@@ -177,7 +178,9 @@ export function createEnding(parts: EndingParts): Ending {
   async function clearAway({ run, target }: Progress, forgotten: readonly Release[]): Promise<void> {
     try {
       await releases.retire(target, run.target, forgotten)
-      await workOf(target).remove([dataDir.room('data', directoryName(run.target))])
+      const data = dataDir.room('data', directoryName(run.target))
+      await workOf(target).remove([data])
+      if (target.account !== null) await dropDirectory(data)
       if (target.checkout === 'none') return
       const remote = remotes.of(target, run.repo)
       await workOf(target).pin({ remote, pinnedAs: directoryName(run.target), pins: {} })
@@ -224,7 +227,7 @@ export function createEnding(parts: EndingParts): Ending {
   async function noteInLog(run: number, { end, reason, detail }: Outcome): Promise<void> {
     const why = [reason, detail].filter((part) => part !== null).join(': ')
     const file = dataDir.room('runs', String(run), 'log')
-    await appendFile(file, `[landfall: ${end}${why === '' ? '' : `: ${why}`}]\n`, { mode: 0o600 }).catch(() => {})
+    await appendToLog(file, `[landfall: ${end}${why === '' ? '' : `: ${why}`}]\n`).catch(() => {})
   }
 
   async function report(progress: Progress, outcome: Outcome, before: Instance, change: QueueChange): Promise<void> {
@@ -274,15 +277,21 @@ export function createEnding(parts: EndingParts): Ending {
     }
   }
 
+  async function seal(run: Run, target: Target | undefined): Promise<void> {
+    const { log: place } = placesOf(dataDir, target?.account ?? null, run.id)
+    if (target !== undefined) await workOf(target).sealLog({ ...place, maxBytes: target.maxLogBytes })
+    // Nobody knows whose it is: what lies beside it is landfall's own, for so is the directory.
+    else await sealLog({ ...place, maxBytes: Number.MAX_SAFE_INTEGER })
+  }
+
   async function interrupted(run: Run, progress: Progress | null): Promise<Report> {
     const instance = await store.instance(run.target)
     const target = progress?.target ?? targetOfRun(config(), run)
     const { outcome, followUp } = interruption(target, run)
-    const maxBytes = target?.maxLogBytes ?? Number.MAX_SAFE_INTEGER
-    await sealLog({ file: dataDir.room('runs', String(run.id), 'log'), maxBytes })
+    await seal(run, target).catch((cause: unknown) => log.error('log not sealed', { run: run.id, cause }))
     if (instance !== null && target !== undefined) {
       // Releases that nobody sealed are swept at the start; this is the one other place where a run works.
-      const directory = target.checkout === 'none' ? dataDir.room('runs', String(run.id), 'work') : null
+      const directory = target.checkout === 'none' ? placesOf(dataDir, target.account, run.id).work : null
       const left = progress ?? { ...begin(run, target, instance), considered: run.commit, directory }
       return settle(left, outcome, followUp)
     }

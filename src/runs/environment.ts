@@ -1,5 +1,6 @@
 import { tmpdir, userInfo } from 'node:os'
 import { posix } from 'node:path'
+import { environmentOf } from '../config/accounts.ts'
 import type { Target } from '../config/config.ts'
 import type { Run } from '../model.ts'
 
@@ -23,7 +24,7 @@ export function scriptEnvironment(facts: ScriptFacts): Record<string, string> {
     return value === undefined ? [] : [[name, value] as const]
   })
   return {
-    ...accountEnvironment(),
+    ...accountEnvironment(target),
     CI: 'true',
     ...Object.fromEntries(passed),
     ...target.env,
@@ -31,17 +32,20 @@ export function scriptEnvironment(facts: ScriptFacts): Record<string, string> {
   }
 }
 
-function accountEnvironment(): Record<string, string> {
+function accountEnvironment({ account }: Target): Record<string, string> {
   const { username, homedir, shell } = userInfo()
-  return {
+  const own = {
     PATH: process.env['PATH'] ?? '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
     HOME: homedir,
     USER: username,
     LOGNAME: username,
     SHELL: shell ?? '/bin/sh',
+    TMPDIR: tmpdir(),
+  }
+  return {
+    ...(account === null ? own : environmentOf(account)),
     LANG: process.env['LANG'] ?? 'C.UTF-8',
     TZ: process.env['TZ'] ?? Intl.DateTimeFormat().resolvedOptions().timeZone,
-    TMPDIR: tmpdir(),
   }
 }
 

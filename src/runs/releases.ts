@@ -1,8 +1,9 @@
-import { readdir, readlink, rename } from 'node:fs/promises'
+import { readdir, readlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { dropDirectory, giveDirectory } from '../belongings.ts'
 import type { Target } from '../config/config.ts'
 import { type DataDir, directoryName, exists } from '../data-dir.ts'
-import { systemCode } from '../errors.ts'
+import { messageOf, systemCode } from '../errors.ts'
 import type { Instance, Release, Run, Sha } from '../model.ts'
 import type { Store } from '../stores/store.ts'
 import type { Work } from '../work.ts'
@@ -13,12 +14,15 @@ import type { Work } from '../work.ts'
  * that is sealed, `<commit>` becomes a link to it.
  */
 export interface Releases {
-  /** Where a run at this commit works; nothing is there yet. */
+  /**
+   * Where a run at this commit works; nothing is there yet. Throws `unstartable` where the instance's releases are another
+   * account's.
+   */
   directoryFor(target: Target, run: Run, commit: Sha): Promise<string>
   /** The directory of what is deployed; null where there is none. */
   deployed(instance: Instance): Promise<string | null>
-  /** Why `current` cannot be switched, as a sentence; null where it can. */
-  wrongLink(current: string): Promise<string | null>
+  /** Why `current` cannot be switched, as a sentence; null where it can, or there is none. */
+  wrongLink(target: Target): Promise<string | null>
   /** Removes the directory of a run that was not sealed; should `current` point to it, what is deployed goes live again. */
   abandon(target: Target, instance: Instance, directory: string): Promise<void>
   /** After the store has sealed it: makes `<commit>` name the new directory, and removes what was forgotten with it. */
@@ -43,7 +47,8 @@ export function createReleases({
   const folderOf = (instance: string): string => dataDir.room('releases', directoryName(instance))
 
   return {
-    async directoryFor({ queue }, run, commit) {
+    async directoryFor({ queue, account }, run, commit) {
+      await giveDirectory(account, folderOf(run.target), 0o755)
       const plain = join(folderOf(run.target), commit)
       // Another run may be about to make it, where no lane keeps it from that.
       return queue === 'parallel' || (await exists(plain)) ? `${plain}.${run.id}` : plain
@@ -51,12 +56,8 @@ export function createReleases({
 
     deployed,
 
-    async wrongLink(current) {
-      if ((await exists(current)) && (await linkTarget(current)) === null) {
-        return `${current} is no symlink, so it cannot be switched to a release: move what is there out of the way`
-      }
-      if (await exists(dirname(current))) return null
-      return `${dirname(current)} does not exist, so ${current} cannot be made in it: mkdir -p ${dirname(current)}`
+    async wrongLink(target) {
+      return target.current === null ? null : await workOf(target).wrongLink(target.current)
     },
 
     async abandon(target, instance, directory) {
@@ -70,8 +71,9 @@ export function createReleases({
       const live = target.current && (await linkTarget(target.current))
       if (target.current && live && dirname(live) === folder) await work.switchLink({ link: target.current, to: null })
       // Runs at the same time may still be at work in theirs.
-      const rest = target.queue === 'parallel' ? [] : [folder]
-      await work.remove([...forgotten.map(({ directory }) => directory), ...rest])
+      const strays = target.queue === 'parallel' ? [] : (await namesIn(folder)).map((name) => join(folder, name))
+      await work.remove([...forgotten.map(({ directory }) => directory), ...strays])
+      await dropDirectory(folder)
     },
 
     async settle(target, sealed, forgotten) {
@@ -81,7 +83,7 @@ export function createReleases({
       const doomed = forgotten.map((release) => release.directory).filter((directory) => directory !== plain)
       if (plain !== sealed.directory) {
         if (await isDirectory(plain)) {
-          await rename(plain, `${plain}.before-${sealed.run}`)
+          await work.rename({ from: plain, to: `${plain}.before-${sealed.run}` })
           doomed.push(`${plain}.before-${sealed.run}`)
         }
         await work.switchLink({ link: plain, to: sealed.directory })
@@ -109,6 +111,7 @@ export function createReleases({
       const directories = new Set(kept.map((release) => release.directory))
       const links = new Map(kept.map((release) => [plainOf(release), release.directory]))
       const targets = new Map<string, Target>()
+      const failures: unknown[] = []
       for (const instance of await store.instances()) {
         const target = targetOf(instance)
         // Whose files these are, only the configuration can tell.
@@ -121,16 +124,25 @@ export function createReleases({
           if (to === null ? !directories.has(path) : links.get(path) !== to) strays.push(path)
         }
         if (strays.length === 0) continue
-        await leave(strays, instance, target)
-        await workOf(target).remove(strays)
+        await noting(failures, async () => {
+          await leave(strays, instance, target)
+          await workOf(target).remove(strays)
+        })
       }
       for (const release of kept) {
         const plain = plainOf(release)
         const target = targets.get(release.instance)
         if (target === undefined || (await exists(plain)) || !(await exists(release.directory))) continue
-        await workOf(target).switchLink({ link: plain, to: release.directory })
+        const { directory } = release
+        await noting(failures, async () => void (await workOf(target).switchLink({ link: plain, to: directory })))
       }
+      if (failures.length > 0) throw new AggregateError(failures, failures.map(messageOf).join('; '))
     },
+  }
+
+  /** One account's trouble must not keep the others' releases from being put in order. */
+  async function noting(failures: unknown[], act: () => Promise<void>): Promise<void> {
+    await act().catch((cause: unknown) => failures.push(cause))
   }
 
   function plainOf({ instance, commit }: Release): string {

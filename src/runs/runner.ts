@@ -12,7 +12,8 @@ import { begin, createEnding, Ended, endedBy, nothingElse, type Progress, type R
 import { markOf } from './environment.ts'
 import type { Releases } from './releases.ts'
 import { createRetirement } from './retirement.ts'
-import { createScripts, type Program, type ScriptSite } from './scripts.ts'
+import { createScripts, type Program } from './scripts.ts'
+import type { ScriptSite } from './site.ts'
 
 export interface RunnerParts {
   readonly config: () => Config
@@ -143,7 +144,7 @@ export function createRunner(parts: RunnerParts): Runner {
     const { target, run } = progress
     const remote = remotes.of(target, run.repo)
     progress.remote = remote
-    const wrongLink = target.current === null ? null : await releases.wrongLink(target.current)
+    const wrongLink = await releases.wrongLink(target)
     if (wrongLink !== null) throw new Ended('unstartable', null, wrongLink)
     const [site, script] = await Promise.all([scripts.site(target, run), scripts.find(target, run)])
     const commit = await timed(progress, 'fetch', async () => {

@@ -12,7 +12,10 @@ export type Found =
 
 export interface Sought {
   readonly scriptsDir: string
+  /** Of landfall. */
   readonly uid: number
+  /** Of the target's `user`, whose a script may be too. */
+  readonly alsoUid?: number
 }
 
 /** The first regular executable file that the conventions name for a repository. */
@@ -49,7 +52,7 @@ export async function findNamed(where: Sought, name: string): Promise<Found> {
 }
 
 /** Whoever can write the file, or put another in its place, runs programs as the target's user. */
-async function trusted({ scriptsDir, uid }: Sought, file: string): Promise<Found> {
+async function trusted({ scriptsDir, ...trustees }: Sought, file: string): Promise<Found> {
   try {
     const [root, real] = await Promise.all([realpath(scriptsDir), realpath(file)])
     if (relative(root, real).startsWith(`..${sep}`) || relative(root, real) === '..') {
@@ -57,7 +60,7 @@ async function trusted({ scriptsDir, uid }: Sought, file: string): Promise<Found
     }
     // Of a link inside too: who can write the link's directory can put another file in its place.
     for (const path of new Set([...pathsBetween(root, real), ...pathsBetween(scriptsDir, file)])) {
-      const reason = await unsafe(path, { uid })
+      const reason = await unsafe(path, trustees)
       if (reason !== null) return { kind: 'unstartable', detail: reason }
     }
     return { kind: 'found', file }

@@ -1,13 +1,13 @@
-import { appendFile, mkdir, rm, writeFile } from 'node:fs/promises'
 import { userInfo } from 'node:os'
 import type { Config, Target } from '../config/config.ts'
-import { type DataDir, directoryName, exists } from '../data-dir.ts'
+import { type DataDir, exists } from '../data-dir.ts'
 import { messageOf } from '../errors.ts'
 import type { Clock, Log, Outcome, Run } from '../model.ts'
 import type { Store } from '../stores/store.ts'
 import type { ScriptEnd, Work } from '../work.ts'
-import { scriptEnvironment, synthesisedPayload } from './environment.ts'
-import { findByConvention, findNamed } from './scripts-dir.ts'
+import { scriptEnvironment } from './environment.ts'
+import { findByConvention, findNamed, type Sought } from './scripts-dir.ts'
+import { createSites, type LogPlace, type ScriptSite } from './site.ts'
 
 /** EX_TEMPFAIL of sysexits.h: the script asks to be run again later. */
 const TEMPFAIL = 75
@@ -19,24 +19,8 @@ export type Program =
   | { readonly kind: 'none'; readonly detail: string }
   | { readonly kind: 'unstartable'; readonly detail: string }
 
-/** The files of one run outside its checkout. */
-export interface ScriptSite {
-  readonly payloadFile: string
-  readonly changed: { readonly lines: string; readonly nul: string }
-  readonly log: string
-  readonly dataDirectory: string
-  readonly forgeEvent: string | null
-  /** No delivery's payload is at hand: scripts get one made of what the run knows. */
-  readonly isPayloadMade: boolean
-  emptyDirectory(): Promise<string>
-  /** An empty file for edits that a checkout in place is about to reset. */
-  patchFile(): Promise<string>
-  /** Appends sentences of landfall's own to the log. */
-  note(sentences: readonly string[]): Promise<void>
-}
-
 export interface Scripts {
-  /** Makes the run's directory, its payload file and `LANDFALL_DATA`. */
+  /** `createSites`. */
   site(target: Target, run: Run): Promise<ScriptSite>
   find(target: Target, run: Run): Promise<Program>
   run(target: Target, run: Run, site: ScriptSite, checkout: string, program: Program): Promise<Outcome>
@@ -57,18 +41,23 @@ export function createScripts(parts: {
   readonly now: Clock
   readonly cutOff: AbortSignal
 }): Scripts {
-  const { config, store, workOf, dataDir, log, cutOff } = parts
+  const { config, store, workOf, log, cutOff } = parts
+  const site = createSites(parts)
 
-  const where = () => ({ scriptsDir: config().scriptsDir, uid: userInfo().uid })
+  const whereFor = ({ account }: Target): Sought => ({
+    scriptsDir: config().scriptsDir,
+    uid: userInfo().uid,
+    ...(account === null ? {} : { alsoUid: account.uid }),
+  })
 
-  async function named(name: string): Promise<Program> {
-    const found = await findNamed(where(), name)
+  async function named(target: Target, name: string): Promise<Program> {
+    const found = await findNamed(whereFor(target), name)
     return found.kind === 'found' ? { kind: 'file', file: found.file } : found
   }
 
   /** Executes a program to its end, with its processes on record as long as it lives. */
   async function execute(order: Execution): Promise<Outcome> {
-    const { target, run, site, cwd, program, env = {}, logFile = site.log } = order
+    const { target, run, site, cwd, program, env = {}, log: place = site.log } = order
     if (program.kind === 'unstartable') return outcomeOf({ kind: 'unstartable', detail: program.detail }, 'the script')
     if (program.kind === 'none') return outcomeOf({ kind: 'unstartable', detail: program.detail }, 'the script')
     const facts = {
@@ -89,7 +78,7 @@ export function createScripts(parts: {
         env: { ...scriptEnvironment(facts), ...env },
         timeoutMs: target.timeoutMs,
         killGraceMs: target.killGraceMs,
-        log: { file: logFile, maxBytes: target.maxLogBytes, masked: [...target.masked, ...ownSecrets(config())] },
+        log: { ...place, maxBytes: target.maxLogBytes, masked: [...target.masked, ...ownSecrets(config())] },
       },
       (mark) => {
         // Not awaited: until it is on disk, the run's number in the environment marks the process as well.
@@ -100,68 +89,26 @@ export function createScripts(parts: {
     return outcomeOf(end, argv[0])
   }
 
-  async function payloadOf(run: Run): Promise<{ readonly payload: string | null; readonly forgeEvent: string | null }> {
-    const delivery = run.delivery === null ? null : await store.delivery(run.delivery)
-    const payload = delivery === null ? null : await store.payload(delivery.id)
-    return { payload, forgeEvent: delivery?.forgeEvent ?? null }
-  }
-
-  async function site(_target: Target, run: Run): Promise<ScriptSite> {
-    const directory = dataDir.room('runs', String(run.id))
-    const dataDirectory = dataDir.room('data', directoryName(run.target))
-    const payloadFile = `${directory}/payload.json`
-    const [{ payload, forgeEvent }] = await Promise.all([
-      payloadOf(run),
-      mkdir(directory, { recursive: true, mode: 0o700 }),
-      mkdir(dataDirectory, { recursive: true, mode: 0o700 }),
-    ])
-    await writeFile(payloadFile, payload ?? synthesisedPayload(run), { mode: 0o600 })
-    return {
-      payloadFile,
-      changed: { lines: `${directory}/changed`, nul: `${directory}/changed-z` },
-      log: `${directory}/log`,
-      dataDirectory,
-      forgeEvent,
-      isPayloadMade: payload === null,
-      async emptyDirectory() {
-        const empty = `${directory}/work`
-        await rm(empty, { recursive: true, force: true })
-        await mkdir(empty, { mode: 0o700 })
-        return empty
-      },
-      async patchFile() {
-        const patch = `${directory}/edits.patch`
-        await writeFile(patch, '', { mode: 0o600 })
-        return patch
-      },
-      async note(sentences) {
-        if (sentences.length === 0) return
-        const lines = sentences.map((sentence) => `[landfall: ${sentence}]\n`)
-        await appendFile(`${directory}/log`, lines.join(''), { mode: 0o600 })
-      },
-    }
-  }
-
   return {
     site,
 
     async find(target, run) {
       if (target.run !== null) return { kind: 'argv', argv: target.run }
-      if (target.script !== null) return named(target.script)
-      const found = await findByConvention(where(), { hook: target.hook, repo: run.repo, event: run.event })
+      if (target.script !== null) return named(target, target.script)
+      const found = await findByConvention(whereFor(target), { hook: target.hook, repo: run.repo, event: run.event })
       return found.kind === 'found' ? { kind: 'file', file: found.file } : found
     },
 
     async run(target, run, site, checkout, program) {
-      // Once more: the site was made before the run knew its commit.
-      if (site.isPayloadMade) await writeFile(site.payloadFile, synthesisedPayload(run), { mode: 0o600 })
+      await site.describe(run)
       return execute({ target, run, site, cwd: checkout, program })
     },
 
     async activate(target, run, site, release) {
       const { activate } = target
       if (activate === null) return outcomeOf({ kind: 'exited', code: 0 }, 'activate')
-      const program: Program = 'argv' in activate ? { kind: 'argv', argv: activate.argv } : await named(activate.script)
+      const program: Program =
+        'argv' in activate ? { kind: 'argv', argv: activate.argv } : await named(target, activate.script)
       return execute({ target, run, site, cwd: release, program })
     },
 
@@ -172,9 +119,9 @@ export function createScripts(parts: {
       const env = isThere ? {} : { LANDFALL_CHECKOUT: '' }
       const cwd = isThere ? checkout : await where.emptyDirectory()
       try {
-        return await execute({ target, run, site: where, cwd, program: await named(onDelete), env })
+        return await execute({ target, run, site: where, cwd, program: await named(target, onDelete), env })
       } finally {
-        if (!isThere) await rm(cwd, { recursive: true, force: true })
+        if (!isThere) await workOf(target).remove([cwd])
       }
     },
 
@@ -184,21 +131,28 @@ export function createScripts(parts: {
       const env = {
         LANDFALL_RESULT: outcome.end,
         LANDFALL_EXIT: outcome.exitCode === null ? '' : String(outcome.exitCode),
-        LANDFALL_LOG: where.log,
+        LANDFALL_LOG: where.log.file,
         ...(sealed === null ? { LANDFALL_CHECKOUT: '' } : {}),
       }
       const cwd = sealed ?? (await where.emptyDirectory())
-      const logFile = `${dataDir.room('runs', String(run.id))}/report.log`
       const fields = { run: run.id, delivery: run.delivery, target: run.target, script: name, result: outcome.end }
       try {
-        const ended = await execute({ target, run, site: where, cwd, program: await named(name), env, logFile })
+        const ended = await execute({
+          target,
+          run,
+          site: where,
+          cwd,
+          program: await named(target, name),
+          env,
+          log: where.reportLog,
+        })
         await store.unmarked(run.id)
         if (ended.end === 'succeeded') log.info('reported', fields)
-        else log.warn('report failed', { ...fields, detail: ended.detail, log: logFile })
+        else log.warn('report failed', { ...fields, detail: ended.detail, log: where.reportLog.file })
       } catch (cause) {
-        log.warn('report failed', { ...fields, detail: messageOf(cause), log: logFile })
+        log.warn('report failed', { ...fields, detail: messageOf(cause), log: where.reportLog.file })
       } finally {
-        if (sealed === null) await rm(cwd, { recursive: true, force: true })
+        if (sealed === null) await workOf(target).remove([cwd])
       }
     },
   }
@@ -226,7 +180,7 @@ interface Execution {
   readonly cwd: string
   readonly program: Program
   readonly env?: Record<string, string>
-  readonly logFile?: string
+  readonly log?: LogPlace
 }
 
 function outcomeOf(end: ScriptEnd, name: string): Outcome {
