@@ -3,6 +3,7 @@ import type { Config, Hook, Target } from '../config/config.ts'
 import { findConfig } from '../config/find.ts'
 import { readConfig } from '../config/read.ts'
 import { findByConvention, findNamed } from '../runs/scripts-dir.ts'
+import { rightsOf, warningsAboutUsers, warningsOfUser } from './check-users.ts'
 import { addressOf, followedBy, openScreen, type Screen, setting } from './print.ts'
 
 export interface CheckOptions {
@@ -19,10 +20,13 @@ export async function check({ configFlag }: CheckOptions): Promise<number> {
   for (const hook of config.hooks) printHook(screen, hook, config)
   for (const target of config.targets) {
     const script = await scriptOf(target, config)
-    printTarget(screen, target, script.text)
-    warnings.push(...[...script.warnings, ...warningsOf(target)].map((warning) => `${target.name}: ${warning}`))
+    printTarget(screen, target, script.text, await rightsOf(target))
+    const ofUser = await warningsOfUser(target, config, script.file)
+    warnings.push(
+      ...[...script.warnings, ...warningsOf(target), ...ofUser].map((warning) => `${target.name}: ${warning}`),
+    )
   }
-  warnings.push(...warningsAbout(config))
+  warnings.push(...warningsAbout(config), ...(await warningsAboutUsers(config)))
   screen.line()
   for (const warning of warnings) screen.line(`${screen.paint('yellow', 'warning:')} ${warning}`)
   const count = warnings.length === 1 ? '1 warning' : `${warnings.length} warnings`
@@ -63,8 +67,8 @@ function printHook(screen: Screen, hook: Hook, { server, targets }: Config): voi
   ])
 }
 
-function printTarget(screen: Screen, target: Target, script: string): void {
-  const { name, repo, hook, url, current, queue, lane, user, pollMs, timeoutMs } = target
+function printTarget(screen: Screen, target: Target, script: string, rights: string): void {
+  const { name, repo, hook, url, current, queue, lane, pollMs, timeoutMs } = target
   const laneText = queue === 'parallel' ? 'no lane' : `lane ${lane ?? `${hook ?? 'poll'}/${repo}`}`
   print(screen, `\ntarget ${name}`, [
     ['repo', `${repo}, ${followedBy(target)}`],
@@ -75,7 +79,7 @@ function printTarget(screen: Screen, target: Target, script: string): void {
     ['in', placeOf(target)],
     ...(current === null ? [] : ([['current', current]] as const)),
     ['queue', `${queue}, ${laneText}`],
-    ['user', user],
+    ['user', rights],
     ['poll', pollMs === null ? 'off' : `every ${setting(pollMs)}`],
   ])
 }
@@ -88,15 +92,19 @@ function placeOf({ checkout, path, submodules, lfs }: Target): string {
 
 interface Script {
   readonly text: string
+  /** Where it is a file of the scripts directory. */
+  readonly file: string | null
   readonly warnings: readonly string[]
 }
 
 /** Which script a push would run, as far as that is known before one came. */
 async function scriptOf(
-  { run, script, hook, repo, repoIsGlob, activate, ...target }: Target,
+  { run, script, hook, repo, repoIsGlob, activate, account, ...target }: Target,
   config: Config,
 ): Promise<Script> {
-  const where = { scriptsDir: config.scriptsDir, uid: userInfo().uid }
+  const also = account === null ? {} : { alsoUid: account.uid }
+  const where = { scriptsDir: config.scriptsDir, uid: userInfo().uid, ...also }
+  const file = null
   const warnings: string[] = []
   const named = [
     activate !== null && 'script' in activate ? activate.script : null,
@@ -109,13 +117,15 @@ async function scriptOf(
     const found = name === null ? null : await findNamed(where, name)
     if (found !== null && found.kind !== 'found') warnings.push(found.detail)
   }
-  if (run !== null) return { text: `${run.join(' ')} (of the repository itself)`, warnings }
-  if (script === null && repoIsGlob) return { text: 'what is found for each repository', warnings }
+  if (run !== null) return { text: `${run.join(' ')} (of the repository itself)`, file, warnings }
+  if (script === null && repoIsGlob) return { text: 'what is found for each repository', file, warnings }
   const found =
     script === null ? await findByConvention(where, { hook, repo, event: 'push' }) : await findNamed(where, script)
-  if (found.kind === 'found') return { text: `${found.file}${script === null ? ' (by convention)' : ''}`, warnings }
+  if (found.kind === 'found')
+    return { text: `${found.file}${script === null ? ' (by convention)' : ''}`, file: found.file, warnings }
   return {
     text: found.kind === 'none' ? 'nothing: no script was found' : `${script ?? 'a script'}, which cannot be started`,
+    file,
     warnings: [found.detail, ...warnings],
   }
 }
