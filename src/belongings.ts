@@ -77,11 +77,11 @@ export async function giveFile(account: LoginAccount, file: string): Promise<voi
 
 /** Writes a file of the account's. A new one each time: never through one that it could have put there, or holds open. */
 export async function writeFor(account: LoginAccount | null, file: string, text: string): Promise<void> {
-  if (account === null) return await writeFile(file, text, { mode: 0o600 })
   const fresh = `${file}.new`
   await rm(fresh, { force: true })
   await writeFile(fresh, text, { mode: 0o600, flag: 'wx' })
-  await giveFile(account, fresh)
+  if (account !== null) await giveFile(account, fresh)
+  // In one step: a fetch that is under way may be about to read it.
   await rename(fresh, file)
 }
 
