@@ -45,7 +45,7 @@ export function createPruner(parts: {
         await rm(dataDir.room('runs', name), { recursive: true, force: true })
       }
     }
-    for (const target of new Map(config.targets.map((one) => [one.account?.name, one])).values()) {
+    for (const target of new Map(config().targets.map((one) => [one.account?.name, one])).values()) {
       if (!stopped)
         await sweepRooms(target).catch((cause: unknown) =>
           log.warn('not swept', { user: target.user, detail: messageOf(cause) }),

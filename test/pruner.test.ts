@@ -26,7 +26,14 @@ test('the files of runs that are kept no longer go at the start, and those of th
   }
   mkdirSync(dataDir.room('runs', '99')) // the store has forgotten it, and then the machine died
   const { log, entries } = keptLog()
-  const pruner = createPruner({ config: () => aConfig({ keepRuns: 1 }), store, workOf, dataDir, log, now: () => 5_000_000 })
+  const pruner = createPruner({
+    config: () => aConfig({ keepRuns: 1 }),
+    store,
+    workOf,
+    dataDir,
+    log,
+    now: () => 5_000_000,
+  })
   pruner.start()
   await until('the pruning', () => entries.some(({ event }) => event === 'pruned'))
   await pruner.stop()

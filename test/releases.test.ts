@@ -64,8 +64,14 @@ async function site(t: TestContext, change: Partial<Target> = {}): Promise<Site>
       return call(...given)
     }
   const { switchLink, remove } = bench.work
-  const runScript: Work['runScript'] = () => Promise.reject(new Error('no script is run here'))
-  const work: Work = { ...bench.work, runScript, switchLink: mortal(switchLink), remove: mortal(remove) }
+  const nobody = () => Promise.reject(new Error('no script is run here'))
+  const work: Work = {
+    ...bench.work,
+    runScript: nobody,
+    sealLog: nobody,
+    switchLink: mortal(switchLink),
+    remove: mortal(remove),
+  }
   const releases = createReleases({ dataDir, store, workOf: () => work })
   const folder = dataDir.room('releases', 'site')
   await store.seen({ name: 'site', target: 'site', repo: 'acme/site', branch: null }, 1)
@@ -251,13 +257,14 @@ test('a sweep leaves alone what belongs to no target of the file: whose files th
 })
 
 test('a `current` that is no symlink, or whose directory is missing, is told with what to do', async (t) => {
-  const { releases, current, folder } = await site(t)
-  assert.equal(await releases.wrongLink(current), null)
+  const { releases, target, current, folder } = await site(t)
+  const wrong = (link: string) => releases.wrongLink({ ...target, current: link })
+  assert.equal(await wrong(current), null)
   symlinkSync('/nowhere', current)
-  assert.equal(await releases.wrongLink(current), null, 'a dangling link is a link')
+  assert.equal(await wrong(current), null, 'a dangling link is a link')
   mkdirSync(folder)
-  assert.match((await releases.wrongLink(folder)) ?? '', /is no symlink.*move what is there/)
-  assert.match((await releases.wrongLink(join(folder, 'a', 'b'))) ?? '', /mkdir -p/)
+  assert.match((await wrong(folder)) ?? '', /is no symlink.*move what is there/)
+  assert.match((await wrong(join(folder, 'a', 'b'))) ?? '', /mkdir -p/)
 })
 
 test('a target without `current` has its releases all the same', async (t) => {

@@ -7,13 +7,14 @@ import { createCheckouts } from '../../src/git/checkout.ts'
 import { createGit } from '../../src/git/git.ts'
 import { createInPlace } from '../../src/git/in-place.ts'
 import { createMirrors } from '../../src/git/mirror.ts'
+import { places } from '../../src/git/places.ts'
 import type { Sha } from '../../src/model.ts'
 import type { CheckOutOrder, Fetched, FetchOrder, Remote, Wanted, Work } from '../../src/work.ts'
 import { createOrigin, type Origin, type OriginOptions } from './git.ts'
 import { temporaryDirectory } from './temporary.ts'
 
 /** All that the launcher does, save scripts. */
-type GitWork = Omit<Work, 'runScript'>
+type GitWork = Omit<Work, 'runScript' | 'sealLog'>
 
 export interface Bench {
   readonly directory: string
@@ -49,7 +50,7 @@ export function createBench(t: TestContext, environment: Record<string, string> 
     const openGit = createGit({ environment: parts })
     const mirrors = createMirrors({ openGit, log: { warn: (event) => logged.push(event) } })
     const both = { openGit, mirrors }
-    return { ...mirrors, ...createCheckouts(both), ...createInPlace(both) }
+    return { ...mirrors, ...createCheckouts(both), ...createInPlace(both), ...places }
   }
 
   const work = restart()

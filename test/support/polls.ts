@@ -55,8 +55,13 @@ export async function createPolls(t: TestContext, options: PollsOptions = {}): P
   const { log, entries } = keptLog()
   const clock = { now: 1_000_000 }
   const now = options.now ?? (() => clock.now)
-  const runScript: Work['runScript'] = () => Promise.reject(new Error('no script is run here'))
-  const work: Work = { ...bench.work, runScript, ...(options.listRefs ? { listRefs: options.listRefs } : {}) }
+  const nobody = () => Promise.reject(new Error('no script is run here'))
+  const work: Work = {
+    ...bench.work,
+    runScript: nobody,
+    sealLog: nobody,
+    ...(options.listRefs ? { listRefs: options.listRefs } : {}),
+  }
   const remotes = await openRemotes({ config, dataDir })
   const silences = createSilences({ config: () => config, store, log, now, onSilent: (name) => poller.soon(name) })
   const poller: Poller = createPoller({
