@@ -37,6 +37,8 @@ export async function whyUnstartable(order: Program, error: unknown): Promise<st
       return `${name} is in no directory of PATH (${order.env['PATH'] ?? 'not set'})`
     case 'EACCES':
       if (file !== null) return await notExecutable(file)
+      if (!name.includes('/'))
+        return `${name} is in no directory of PATH that may be entered (${order.env['PATH'] ?? 'not set'})`
       return `${name} is not in reach: ${(await closedDirectory(dirname(resolve(order.cwd, name)))) ?? 'permission denied'}`
     case 'ENOTDIR':
       return `${resolve(order.cwd, name)} leads through something that is not a directory`
