@@ -2,7 +2,7 @@ import type { Config, Hook, Target } from './config/config.ts'
 import { LandfallError } from './errors.ts'
 import { branchOf, instanceKey, type Knowledge, routeDelivery, sameName } from './instances.ts'
 import type { Clock, Instance, Receipt, Received } from './model.ts'
-import type { Silences } from './silences.ts'
+import type { Silences } from './polling/silences.ts'
 import type { QueueChange, Store } from './stores/store.ts'
 
 export interface Intake {

@@ -15,9 +15,9 @@ const FLOORS: readonly (readonly string[])[] = [
   ['work', 'log', 'processes', 'decide', 'payload-codec'],
   ['config', 'forges', 'data-dir', 'belongings', 'listen'],
   ['stores', 'git', 'launcher'],
-  ['instances', 'remotes', 'lanes', 'receiver', 'silences', 'pruner'],
-  ['look', 'runs', 'intake', 'reload'],
-  ['poller'],
+  ['instances', 'remotes', 'lanes', 'receiver', 'pruner'],
+  ['polling', 'runs', 'reload'],
+  ['intake'],
   ['recovery'],
   ['admin'],
   ['agent'],
@@ -33,14 +33,13 @@ const NEIGHBOURS: readonly (readonly [from: string, to: string, why: string])[] 
   ['belongings', 'config', 'what belongs to an account is given to it'],
   ['belongings', 'data-dir', 'it all lies in data_dir'],
   ['launcher', 'git', 'the launcher hosts git'],
-  ['silences', 'instances', 'a silence is of an instance'],
   ['listen', 'config', 'where to listen is configured'],
 ]
 
 /** One library, one file (or folder): what else may reach it is a mistake. */
 const OWNERS: Readonly<Record<string, readonly string[]>> = {
   'simple-git': ['src/git/git.ts'],
-  'p-queue': ['src/lanes.ts', 'src/poller.ts'],
+  'p-queue': ['src/lanes.ts', 'src/polling/poller.ts'],
   hono: ['src/receiver/receiver.ts', 'src/admin'],
   '@hono/node-server': ['src/receiver/receiver.ts', 'src/admin'],
   'node:sqlite': ['src/stores', 'src/data-dir.ts'],

@@ -1,7 +1,7 @@
-import type { Config, Target } from './config/config.ts'
-import { short } from './decide.ts'
-import type { Clock, Log, Received, Sha } from './model.ts'
-import type { InstanceKey, Store } from './stores/store.ts'
+import type { Config, Target } from '../config/config.ts'
+import { short } from '../decide.ts'
+import type { Clock, Log, Received, Sha } from '../model.ts'
+import type { InstanceKey, Store } from '../stores/store.ts'
 
 /** How long a repository is polled more often after its hook fell silent. */
 const WATCH_MS = 10 * 60_000

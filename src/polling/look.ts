@@ -1,12 +1,12 @@
 /** What a listing of a remote's refs means for the instances that follow them: runs, a record, or nothing. */
-import type { Follows, Target } from './config/config.ts'
-import { decidePoll, short } from './decide.ts'
-import { matchesRefName } from './globs.ts'
-import { deletionOf, instanceKey, orderFor } from './instances.ts'
-import type { Clock, Instance, Log, Sha } from './model.ts'
+import type { Follows, Target } from '../config/config.ts'
+import { decidePoll, short } from '../decide.ts'
+import { matchesRefName } from '../globs.ts'
+import { deletionOf, instanceKey, orderFor } from '../instances.ts'
+import type { Clock, Instance, Log, Sha } from '../model.ts'
+import type { Queued, RunOrder, Store } from '../stores/store.ts'
+import type { ChosenTag, Remote, RemoteRefs, Work } from '../work.ts'
 import type { Silences } from './silences.ts'
-import type { Queued, RunOrder, Store } from './stores/store.ts'
-import type { ChosenTag, Remote, RemoteRefs, Work } from './work.ts'
 
 /** What `landfall once` learns of one instance, or of a target that has none. */
 export type PollResult =

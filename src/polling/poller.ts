@@ -1,14 +1,14 @@
 import { isDeepStrictEqual } from 'node:util'
 import PQueue from 'p-queue'
-import type { Config, Target } from './config/config.ts'
-import { hasCode, messageOf } from './errors.ts'
-import { instanceKey, isNameOf } from './instances.ts'
+import type { Config, Target } from '../config/config.ts'
+import { hasCode, messageOf } from '../errors.ts'
+import { instanceKey, isNameOf } from '../instances.ts'
+import type { Clock, Instance, Log } from '../model.ts'
+import type { Remotes } from '../remotes.ts'
+import type { Queued, RunOrder, Store } from '../stores/store.ts'
+import type { Remote, RemoteRefs, Work } from '../work.ts'
 import { createLook, type Follower, type PollResult } from './look.ts'
-import type { Clock, Instance, Log } from './model.ts'
-import type { Remotes } from './remotes.ts'
 import type { Silences } from './silences.ts'
-import type { Queued, RunOrder, Store } from './stores/store.ts'
-import type { Remote, RemoteRefs, Work } from './work.ts'
 
 const AT_ONCE_PER_HOST = 4
 const LONGEST_BACK_OFF_MS = 60 * 60_000
