@@ -52,7 +52,7 @@ test('only https and ssh on the same host are allowed, and on hosts that the set
     ['https://forge.example/x', '', [], /no URL/],
     ['https://forge.example/x', '/srv/git/lib.git', [], /directory of this machine/],
     ['https://forge.example/x', 'file:///srv/git/lib.git', [], /directory of this machine/],
-    ['/srv/git/site.git', '/srv/git/lib.git', [], /directory of this machine/],
+    ['/srv/git/site.git', '/srv/git/lib.git', [], /as a relative URL/],
     ['/srv/git/site.git', '../../other/lib.git', [], /directory of this machine/],
     ['/srv/git/site.git', '../lib/../../other', [], /directory of this machine/],
     ['file:///srv/git/site.git', '../%2e%2e/other', [], /directory of this machine/],

@@ -142,7 +142,7 @@ test('a submodule that may not be had ends the run before anything is fetched, a
     [{ url: 'https://b.example/x' }, { hosts: ['a.example'] }, /submodules = \["a\.example", "b\.example"\]/],
     [{ url: 'https://ada:s3cret@other.example/x' }, OWN, /"https:\/\/\*\*\*@other\.example\/x".*user or a password/],
     [{ url: `ext::sh -c touch% ${proof}` }, OWN, /no URL of the form/],
-    [{ url: lib.origin.path }, OWN, /directory of this machine/],
+    [{ url: lib.origin.path }, OWN, /as a relative URL/],
     [{ url: '../../outside.git' }, OWN, /directory of this machine/],
     [{ name: '../../../hooks' }, OWN, /name or path that is not safe/],
   ]

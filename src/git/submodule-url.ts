@@ -33,10 +33,11 @@ export function judgeSubmodule(url: string, base: string, hosts: readonly string
   const [to, from] = [whereIs(resolved), whereIs(base)]
   if (to === null) return refused(flaw(url))
   if (to.scheme === 'file') {
-    const beside = relative && from?.scheme === 'file' && isBeside(to.path, from.path)
-    return beside
+    if (from?.scheme !== 'file' || !isBeside(to.path, from.path))
+      return refused('is a directory of this machine that does not lie beside the repository')
+    return relative
       ? allowed(resolved)
-      : refused('is a directory of this machine that does not lie beside the repository')
+      : refused('is a path of this machine: write it as a relative URL in .gitmodules')
   }
   if (from !== null && from.scheme !== 'file' && from.host === to.host) {
     if (to.scheme === from.scheme && to.port === from.port) return allowed(resolved)
