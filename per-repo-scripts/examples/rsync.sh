@@ -5,11 +5,12 @@
 #   repo    = "acme/site"
 #   script  = "examples/rsync.sh"
 #   env     = { RSYNC_FROM = "public/", RSYNC_TO = "deploy@web1.example.com:/srv/site/" }
+#   lane    = "site-web1"             # a host that is down keeps no other waiting
 #   user    = "deploy"                # whose ~/.ssh has the key and known_hosts
 #   timeout = "20m"
 #
-# Another key or port: RSYNC_RSH = "ssh -p 2222 -i /etc/landfall/web1.key" in env. For several hosts make a target each: a
-# host that is down then keeps nobody else waiting, and `landfall status` shows it.
+# Another key or port: RSYNC_RSH = "ssh -p 2222 -i /etc/landfall/web1.key" in env. For several hosts make a target each, in
+# a lane of its own: targets of one repository share one otherwise. `landfall status` shows the host that is down.
 set -eu
 
 : "${RSYNC_TO:?say it in landfall.toml, in env: host and directory}"
