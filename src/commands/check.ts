@@ -86,7 +86,9 @@ function printTarget(screen: Screen, target: Target, script: string, rights: str
 
 function placeOf({ checkout, path, submodules, lfs }: Target): string {
   const extras = [...(submodules === null ? [] : ['submodules']), ...(lfs ? ['LFS'] : [])]
-  const place = { none: 'an empty directory (no checkout)', release: 'a fresh release', inplace: path ?? '' }[checkout]
+  const place = { none: 'an empty directory (no checkout)', release: 'a fresh release', inplace: `${path}, in place` }[
+    checkout
+  ]
   return extras.length === 0 ? place : `${place}, with ${extras.join(' and ')}`
 }
 
