@@ -206,7 +206,10 @@ test('what does not exist is exit code 1 and a sentence', async (t) => {
   for (const args of missing) {
     const { code, stdout, stderr } = await look(...args)
     assert.deepEqual([code, stdout], [1, ''], args.join(' '))
-    assert.match(stderr, /^there is no (?:run 99|target site:acme\/blog); see landfall (?:runs|status)\n$/)
+    assert.match(
+      stderr,
+      /^(?:there is no run 99|no target site:acme\/blog has been seen); see landfall (?:runs|status)\n$/,
+    )
   }
 })
 
@@ -219,4 +222,31 @@ test('a reader that has seen enough ends the program quietly', async (t) => {
   reading.child.stdout?.once('data', () => reading.child.stdout?.destroy())
   const { code, stderr } = await reading.ended
   assert.deepEqual([code, stderr], [0, ''])
+})
+
+test('status tells of a pattern by its branches, of a retired one as such, and wants nothing that was left alone', async (t) => {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  site.script('acme/site', 'true')
+  site.script('gone.sh', 'true')
+  site.configure(
+    '[target.site]\nrepo = "acme/site"\nbranches = "feature/*"\npaths = ["*.txt"]\non_delete = "gone.sh"\npoll = "off"',
+  )
+  const daemon = await site.start()
+  const look = looking(site)
+  assert.equal((await look('status', 'site')).stderr, 'no target site has been seen; see landfall status\n')
+
+  await origin.branch('feature/x', 'main')
+  const after = await origin.commit({ 'file.txt': 'x' })
+  await daemon.ended(await daemon.accepted({ branch: 'feature/x', after }))
+  const skipped = await origin.commit({ 'docs/a.md': 'x' })
+  assert.equal((await daemon.ended(await daemon.accepted({ branch: 'feature/x', after: skipped }))).reason, 'paths')
+  const shown = await look.onTerminal('status', 'site')
+  assert.match(shown, /^site@feature\/x +ok +\w{10} \S.* {2}- +2 skipped: paths$/m)
+  assert.equal(JSON.parse((await look('status', 'site', '--json')).stdout).items.length, 1)
+
+  await origin.deleteBranch('feature/x')
+  const deletion = { branch: 'feature/x', before: skipped, after: null } as const
+  assert.equal((await daemon.ended(await daemon.accepted(deletion))).state, 'succeeded')
+  assert.match(await look.onTerminal('status', 'site@feature/x'), /retired +just now/)
 })

@@ -63,7 +63,7 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
   app.get('/targets/:name', async ({ req, json }) => {
     const name = req.param('name')
     const instance = await store.instance(name)
-    if (instance === null) throw new LandfallError('not-found', `there is no target ${name}; see landfall status`)
+    if (instance === null) throw new LandfallError('not-found', `no target ${name} has been seen; see landfall status`)
     return json(viewTarget(instance, (await factsOfAll())(instance)))
   })
 

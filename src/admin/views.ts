@@ -61,6 +61,7 @@ export function viewTarget(instance: Instance, facts: TargetFacts) {
     deployed: deployed && { ...deployed, at: time(deployed.at) },
     wanted: wanted && { ...wanted, at: time(wanted.at) },
     filesAt,
+    retiredAt: timeOrNull(instance.retiredAt),
     rejected,
     running: facts.running,
     queued: facts.queued,

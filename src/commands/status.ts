@@ -19,22 +19,25 @@ export async function status({ configFlag, target, json }: StatusOptions): Promi
 
 async function showAll(client: Client, screen: Screen, json: boolean): Promise<void> {
   const targets = await client.get<Listed<TargetView>>('targets')
-  if (json) return printJson(screen, targets)
-  if (targets.items.length === 0) {
-    if (screen.isTerminal)
-      screen.line('No repository has been seen yet: one is known once its hook has delivered a push.')
+  if (json) printJson(screen, targets)
+  else if (targets.items.length > 0) printAll(screen, targets.items)
+  else if (screen.isTerminal)
+    screen.line('Nothing has been seen yet. The first push or poll that fits a target shows it here.')
+}
+
+function printAll(screen: Screen, views: readonly TargetView[]): void {
+  if (!screen.isTerminal) {
+    printTable(screen, [], views.map(plainRow))
     return
   }
-  if (screen.isTerminal) printTable(screen, ['TARGET', 'STATE', 'DEPLOYED', 'NEXT', 'LAST RUN'], rows(screen, targets))
-  else printTable(screen, [], targets.items.map(plainRow))
-  if (!screen.isTerminal) return
+  printTable(screen, ['TARGET', 'STATE', 'DEPLOYED', 'NEXT', 'LAST RUN'], rows(screen, views))
   // Instances of one repository share its hook: what is to be said of it is said once.
-  const pairs = new Map(targets.items.toReversed().map((view) => [`${view.hook} ${view.repo}`, view]))
+  const pairs = new Map(views.toReversed().map((view) => [`${view.hook} ${view.repo}`, view]))
   for (const view of [...pairs.values()].toReversed()) for (const note of notesOf(screen, view)) screen.line(note)
 }
 
-function rows(screen: Screen, { items }: Listed<TargetView>): readonly string[][] {
-  return items.map((view) => [
+function rows(screen: Screen, views: readonly TargetView[]): readonly string[][] {
+  return views.map((view) => [
     view.name,
     instanceState(screen, view),
     deployedOf(screen, view),
@@ -68,10 +71,19 @@ function deployedOf(screen: Screen, { deployed }: TargetView): string {
 }
 
 /** What is under way: `run 44 running, 2 queued`; else the commit that is wanted and not deployed. */
-function nextOf({ running, queued, wanted, deployed }: TargetView): string | null {
+function nextOf(view: TargetView): string | null {
+  const { running, queued } = view
   const active = [...(running === null ? [] : [`run ${running}`]), ...(queued === 0 ? [] : [`${queued} queued`])]
   if (active.length > 0) return active.join(', ')
-  return wanted === null || wanted.commit === deployed?.commit ? null : `wants ${commitOf(wanted.commit)}`
+  return isWanted(view) ? `wants ${commitOf(view.wanted.commit)}` : null
+}
+
+/** Not what a run has decided to leave alone: it would look like a target that is behind for ever. */
+function isWanted(view: TargetView): view is TargetView & { readonly wanted: NonNullable<TargetView['wanted']> } {
+  const { wanted, deployed, lastRun } = view
+  if (wanted === null || wanted.commit === deployed?.commit) return false
+  const isLeftAlone = lastRun?.reason === 'paths' || lastRun?.reason === 'stale'
+  return !(isLeftAlone && (lastRun.commit ?? lastRun.announced) === wanted.commit)
 }
 
 function lastRunOf(screen: Screen, { lastRun }: TargetView): string {
@@ -98,9 +110,16 @@ const SILENT = [
 ]
 
 async function showOne(client: Client, screen: Screen, target: string, json: boolean): Promise<void> {
+  const { items } = await client.get<Listed<TargetView>>('targets')
+  const instances = items.filter((view) => view.target === target && view.name !== target)
+  if (instances.length > 0) {
+    if (json) printJson(screen, { items: instances, next: null })
+    else printAll(screen, instances)
+    return
+  }
   const view = await client.get<TargetView>(`targets/${encodeURIComponent(target)}`)
   if (json) return printJson(screen, view)
-  const { name, repo, hook, deployed, wanted, rejected, filesAt, queued, running, lastRun } = view
+  const { name, repo, hook, deployed, rejected, filesAt, retiredAt, queued, running, lastRun } = view
   if (screen.isTerminal) screen.line(`${screen.paint('bold', name)}  ${instanceState(screen, view)}`)
   const last =
     lastRun === null ? null : `${lastRunOf(screen, view)} ${when(screen, lastRun.finishedAt ?? lastRun.queuedAt)}`
@@ -113,11 +132,12 @@ async function showOne(client: Client, screen: Screen, target: string, json: boo
         ] as const)),
     ['repository', repo],
     ['hook', hook === null ? 'none: found by polling alone' : hook],
-    ['deployed', deployed && `${deployed.commit} by run ${deployed.run}, ${when(screen, deployed.at)}`],
+    ['retired', retiredAt && `${when(screen, retiredAt)}: its branch was deleted`],
     [
-      'wanted',
-      wanted && wanted.commit !== deployed?.commit ? `${wanted.commit} since ${when(screen, wanted.at)}` : null,
+      retiredAt === null ? 'deployed' : 'had deployed',
+      deployed && `${deployed.commit} by run ${deployed.run}, ${when(screen, deployed.at)}`,
     ],
+    ['wanted', isWanted(view) ? `${view.wanted.commit} since ${when(screen, view.wanted.at)}` : null],
     ['files at', filesAt === null || filesAt === deployed?.commit ? null : filesAt],
     ['rejected', rejected.length === 0 ? null : rejected.map(commitOf).join(', ')],
     ['running', running === null ? null : `run ${running}`],
