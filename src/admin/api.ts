@@ -135,11 +135,13 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
   async function factsOfAll(): Promise<(instance: Instance) => TargetFacts> {
     const [activity, speakers] = await Promise.all([store.activity(), store.speakers()])
     return (instance) => {
-      const hook = config().targets.find(({ name }) => name === instance.target)?.hook ?? null
+      const target = config().targets.find(({ name }) => name === instance.target)
+      const hook = target?.hook ?? null
       const active = activity.get(instance.name)
       const speaker = speakers.find((one) => one.hook === hook && one.repo === instance.repo.toLowerCase())
       return {
         hook,
+        isInPlace: target?.checkout === 'inplace',
         last: active?.last ?? null,
         running: active?.running ?? null,
         queued: active?.queued ?? 0,

@@ -38,6 +38,7 @@ export function viewRun(run: Run) {
 }
 
 export interface TargetFacts {
+  readonly isInPlace: boolean
   readonly hook: string | null
   readonly last: Run | null
   readonly running: number | null
@@ -60,7 +61,7 @@ export function viewTarget(instance: Instance, facts: TargetFacts) {
     hold: null,
     deployed: deployed && { ...deployed, at: time(deployed.at) },
     wanted: wanted && { ...wanted, at: time(wanted.at) },
-    filesAt,
+    filesAt: facts.isInPlace ? filesAt : null,
     retiredAt: timeOrNull(instance.retiredAt),
     rejected,
     running: facts.running,

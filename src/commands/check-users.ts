@@ -1,5 +1,5 @@
 /** What `check` says about the accounts that targets run as: what they can reach that they should not, and the other way. */
-import { stat } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { groupsOf, type LoginAccount } from '../config/accounts.ts'
 import type { Config, Target } from '../config/config.ts'
@@ -32,8 +32,10 @@ export async function warningsOfUser(
 }
 
 /** What the scripts of other accounts than landfall's own could get at. */
-export async function warningsAboutUsers({ file, server, targets }: Config): Promise<readonly string[]> {
+export async function warningsAboutUsers(config: Config): Promise<readonly string[]> {
+  const { server, targets } = config
   const warnings: string[] = []
+  const secretFiles = await filesWithSecrets(config)
   const accounts = new Map(targets.flatMap(({ account }) => (account === null ? [] : [[account.name, account]])))
   for (const account of accounts.values()) {
     const { name } = account
@@ -45,12 +47,21 @@ export async function warningsAboutUsers({ file, server, targets }: Config): Pro
         : 'is let in by socket_mode, as everybody is'
       warnings.push(`user ${name} ${why}: its scripts can do what landfall's operators can, and read every log`)
     }
-    for (const path of file === null ? [] : [file, join(dirname(file), '.env')]) {
+    for (const path of secretFiles) {
       if ((await closedTo(account, path, READ)) === null)
         warnings.push(`${path} can be read by the user ${name}, with the secrets in it: chmod 600 ${path}`)
     }
   }
   return warnings
+}
+
+/** `.env`, and the configuration where a secret is written out in it instead of being named. */
+async function filesWithSecrets({ file, hooks, targets }: Config): Promise<readonly string[]> {
+  if (file === null) return []
+  const text = await readFile(file, 'utf8').catch(() => '')
+  const ofHooks = hooks.flatMap(({ secrets, forgeToken }) => [...secrets, ...(forgeToken === null ? [] : [forgeToken])])
+  const isWrittenOut = [...ofHooks, ...targets.flatMap(({ masked }) => masked)].some((secret) => text.includes(secret))
+  return [...(isWrittenOut ? [file] : []), join(dirname(file), '.env')]
 }
 
 /**

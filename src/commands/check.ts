@@ -38,7 +38,7 @@ type Fact = readonly [name: string, value: string]
 
 function print(screen: Screen, heading: string, facts: readonly Fact[]): void {
   screen.line(screen.paint('bold', heading))
-  for (const [name, value] of facts) screen.line(`  ${screen.paint('dim', name.padEnd(10))} ${value}`)
+  for (const [name, value] of facts) screen.line(`  ${screen.paint('dim', name.padEnd(11))} ${value}`)
 }
 
 function printServer(screen: Screen, file: string, { dataDir, scriptsDir, server }: Config): void {
@@ -78,18 +78,38 @@ function printTarget(screen: Screen, target: Target, script: string, rights: str
     ...(target.paths === null ? [] : ([['if', `one of these changed: ${target.paths.join(', ')}`]] as const)),
     ['in', placeOf(target)],
     ...(current === null ? [] : ([['current', current]] as const)),
+    ...afterwardsOf(target),
     ['queue', `${queue}, ${laneText}`],
     ['user', rights],
     ['poll', pollMs === null ? 'off' : `every ${setting(pollMs)}`],
   ])
 }
 
-function placeOf({ checkout, path, submodules, lfs }: Target): string {
-  const extras = [...(submodules === null ? [] : ['submodules']), ...(lfs ? ['LFS'] : [])]
+/** What else happens, and when. */
+function afterwardsOf({ activate, retries, onFailure, onSuccess, onRecovery, onDelete, env }: Target): readonly Fact[] {
+  const activation = activate && ('argv' in activate ? activate.argv.join(' ') : activate.script)
+  const facts: readonly (readonly [string, string | null])[] = [
+    ['activate', activation],
+    ['retries', retries === 0 ? null : String(retries)],
+    ['on_failure', onFailure],
+    ['on_success', onSuccess],
+    ['on_recovery', onRecovery],
+    ['on_delete', onDelete],
+    ['env', Object.keys(env).join(', ') || null],
+  ]
+  return facts.flatMap(([name, value]) => (value === null ? [] : [[name, value] as const]))
+}
+
+function placeOf({ checkout, path, submodules, lfs, clean, adopt, restoreOnFailure }: Target): string {
+  const extras = [
+    ...(submodules === null ? [] : ['submodules']),
+    ...(lfs ? ['LFS'] : []),
+    ...Object.entries({ clean, adopt, restore_on_failure: restoreOnFailure }).flatMap(([key, is]) => (is ? [key] : [])),
+  ]
   const place = { none: 'an empty directory (no checkout)', release: 'a fresh release', inplace: `${path}, in place` }[
     checkout
   ]
-  return extras.length === 0 ? place : `${place}, with ${extras.join(' and ')}`
+  return extras.length === 0 ? place : `${place}, with ${extras.join(', ')}`
 }
 
 interface Script {

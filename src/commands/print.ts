@@ -42,11 +42,13 @@ export function printTable(screen: Screen, headings: readonly string[], rows: re
     for (const row of rows) screen.line(row.map((cell) => oneLine(cell) || '-').join('\t'))
     return
   }
-  const clean = rows.map((row) => row.map(withoutControls))
-  const widths = headings.map((heading, column) =>
-    Math.max(...[heading, ...clean.map((row) => row[column] ?? '')].map(widthOf)),
-  )
+  const whole = rows.map((row) => row.map(withoutControls))
   const gaps = 2 * (headings.length - 1)
+  const widths = fitting(
+    headings.map((heading, column) => Math.max(...[heading, ...whole.map((row) => row[column] ?? '')].map(widthOf))),
+    screen.columns - gaps,
+  )
+  const clean = whole.map((row) => row.map((cell, column) => cutInTheMiddle(cell, widths[column] ?? 0)))
   const others = widths.slice(0, -1).reduce((sum, width) => sum + width, gaps)
   const last = Math.max(8, Math.min(widths.at(-1) ?? 0, screen.columns - others))
   const table = new Table({
@@ -59,6 +61,30 @@ export function printTable(screen: Screen, headings: readonly string[], rows: re
     ...clean.map((row) => [...row]),
   )
   for (const line of table.toString().split('\n')) screen.line(line.trimEnd())
+}
+
+/** Enough for the widest of what is usual in a last column; it is cut at its end if need be. */
+const LAST_COLUMN = 16
+const NARROWEST = 12
+
+/** The widest column but the last gives way until all fit, for that is where long names are. */
+function fitting(widths: readonly number[], columns: number): readonly number[] {
+  const fit = [...widths]
+  const last = fit.length - 1
+  for (;;) {
+    const total = fit.reduce((sum, width, column) => sum + (column === last ? Math.min(width, LAST_COLUMN) : width), 0)
+    const widest = fit.slice(0, -1).reduce((best, width, column) => (width > (fit[best] ?? 0) ? column : best), 0)
+    const width = fit[widest] ?? 0
+    if (total <= columns || last === 0 || width <= NARROWEST) return fit
+    fit[widest] = Math.max(NARROWEST, width - (total - columns))
+  }
+}
+
+/** Both ends of a name tell more than its beginning alone. Coloured text, which is short, is left as it is. */
+function cutInTheMiddle(text: string, width: number): string {
+  if (widthOf(text) <= width || text !== stripVTControlCharacters(text)) return text
+  const end = Math.floor((width - 1) / 2)
+  return `${text.slice(0, width - 1 - end)}…${text.slice(text.length - end)}`
 }
 
 /** Names and values, one a line; a value that is null is left out. */

@@ -125,7 +125,7 @@ function branchNamedBy(target: Target | undefined): string | null {
 }
 
 async function tipFor(options: SendOptions, repo: string, target: Target | undefined, config: Config): Promise<Tip> {
-  const ref = options.ref === undefined ? null : fullRef(options.ref)
+  const ref = options.ref === undefined ? null : fullRef(options.ref, target?.follows.kind === 'tags')
   if (options.commit !== undefined) {
     const commit = parseSha(options.commit)
     if (commit === null)
@@ -138,7 +138,7 @@ async function tipFor(options: SendOptions, repo: string, target: Target | undef
   const tag = tagOf(ref)
   if (ref !== null && branch === null && tag === null) throw new LandfallError('usage', `${ref} is no branch: ${mend}`)
   if (target.follows.kind === 'tags' && ref === null)
-    throw new LandfallError('usage', `${target.name} follows tags: say which one, with --ref refs/tags/…`)
+    throw new LandfallError('usage', `${target.name} follows tags: say which one, with --ref`)
   const refs = await askRemote(target, repo, branch, config).catch((cause: unknown) => {
     throw new LandfallError('remote', `${messageOf(cause)}\nThe tip of ${repo} is not known, so ${mend}`, { cause })
   })
@@ -156,8 +156,8 @@ async function tipFor(options: SendOptions, repo: string, target: Target | undef
   return { ref: `refs/heads/${name}`, commit }
 }
 
-function fullRef(given: string): string {
-  const ref = given.startsWith('refs/') ? given : `refs/heads/${given}`
+function fullRef(given: string, isTag: boolean): string {
+  const ref = given.startsWith('refs/') ? given : `refs/${isTag ? 'tags' : 'heads'}/${given}`
   if (!isRef(ref)) throw new LandfallError('usage', `--ref: "${given}" is no branch or ref`)
   return ref
 }

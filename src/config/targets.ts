@@ -39,6 +39,7 @@ export async function readTargets(parts: TargetParts): Promise<readonly Target[]
     targets.push(await readTarget({ ...parts, name, settings, key }))
   }
   onePlaceEach(targets, parts)
+  nothingToClean(targets, parts)
   return targets
 }
 
@@ -246,6 +247,20 @@ function onePlaceEach(targets: readonly Target[], { checked, problems }: TargetP
       const owner = owners.get(place)
       if (owner === undefined) owners.set(place, `${word} of the target ${quoted(target.name)}`)
       else problems.add(checked.writtenAt(['target', target.name, word]), `is also the ${owner}`)
+    }
+  }
+}
+
+/** To a tree that is cleaned, another target's link in it is a file that the repository does not have. */
+function nothingToClean(targets: readonly Target[], { checked, problems }: TargetParts): void {
+  for (const { name: tree, path, clean } of targets) {
+    if (path === null || !clean) continue
+    for (const { name, current } of targets) {
+      if (current?.startsWith(`${path}/`))
+        problems.add(
+          checked.writtenAt(['target', name, 'current']),
+          `is inside the path of the target ${quoted(tree)}, whose clean = true would remove it`,
+        )
     }
   }
 }

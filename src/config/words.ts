@@ -20,10 +20,17 @@ export function didYouMean(word: string, known: readonly string[]): string {
   return far <= Math.max(2, Math.floor(near.length / 3)) && far < near.length ? `; did you mean \`${near}\`?` : ''
 }
 
+/** Below a `[table]` they belong to it, which is TOML's way and nobody's intention. */
+const AT_THE_TOP = ['data_dir', 'scripts_dir', 'max_jobs', 'drain', 'keep_deliveries', 'keep_payloads', 'keep_runs']
+
 /** A table that takes no other keys. Its message has a line for each unknown key, in the order of the issue's `keys`. */
 export function table<Shape extends z.core.$ZodLooseShape>(shape: Shape, later: readonly string[] = []) {
   const known = Object.keys(shape)
-  const unknown = (key: string) => (later.includes(key) ? LATER : `unknown key${didYouMean(key, known)}`)
+  const unknown = (key: string): string => {
+    if (later.includes(key)) return LATER
+    if (AT_THE_TOP.includes(key)) return 'stands at the top of the file: put it above the first [table]'
+    return `unknown key${didYouMean(key, known)}`
+  }
   return z.strictObject(shape, {
     error: (issue) => (issue.code === 'unrecognized_keys' ? issue.keys.map(unknown).join('\n') : undefined),
   })

@@ -151,7 +151,9 @@ export function createLook({ store, workOf, silences, queue, log, now, stopping 
       const isNew = before !== undefined && !before.has(branch)
       results.push(await lookAt(follower, { ref: `refs/heads/${branch}`, tip, object: null, isNew }, retryFailed))
     }
-    for (const instance of await store.instancesOf(target.name, repo)) {
+    // A remote without any branch is a mistake of somebody's, and what follows a deletion cannot be undone.
+    const isEmpty = Object.keys(refs.branches).length === 0
+    for (const instance of isEmpty ? [] : await store.instancesOf(target.name, repo)) {
       if (instance.branch === null || instance.retiredAt !== null || tipOf(refs, instance.branch) !== null) continue
       // Of a time when the file had other patterns: it is not this target's any more.
       if (!matchesRefName(patterns, instance.branch)) continue

@@ -281,12 +281,18 @@ export function createPoller(parts: PollerParts): Poller {
     },
     async once() {
       const all = new Map<string, Group>()
+      const notPolled: string[] = []
       for (const follower of await known(config())) {
         // Git is not this target's business, unless the file says that it polls.
-        if (follower.target.checkout === 'none' && follower.target.pollMs === null) continue
-        join(follower, all)
+        if (follower.target.checkout === 'none' && follower.target.pollMs === null) notPolled.push(nameOf(follower))
+        else join(follower, all)
       }
-      return (await Promise.all([...all.values()].map((group) => untilEnded(poll(group, true, () => true))))).flat()
+      const polls = [...all.values()].map((group) => untilEnded(poll(group, true, () => true)))
+      const detail = 'nothing to poll: checkout = "none"'
+      return [
+        ...(await Promise.all(polls)).flat(),
+        ...notPolled.map((target) => ({ target, reason: 'up-to-date', detail }) as const),
+      ]
     },
   }
 }

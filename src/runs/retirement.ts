@@ -37,11 +37,13 @@ export function createRetirement({ workOf, remotes, releases, scripts, stopping,
       throw new Ended('skipped', 'ref-exists', `branch ${instance.branch} is on the remote, at ${short(tip)}`)
     }
     progress.retires = true
-    if (target.onDelete === null) return endedBy('succeeded', null, null)
+    const detail = `branch ${instance.branch} is gone: the instance is retired, with its releases`
+    if (target.onDelete === null) return endedBy('succeeded', null, detail)
     const site = await scripts.site(target, run)
     const checkout = target.checkout === 'inplace' ? target.path : await releases.deployed(instance)
     // There is no commit to deploy; what was deployed is what came before.
     const last = { ...run, previous: instance.deployed?.commit ?? null }
-    return await scripts.onDelete(target, last, site, checkout)
+    const outcome = await scripts.onDelete(target, last, site, checkout)
+    return outcome.end === 'succeeded' ? { ...outcome, detail } : outcome
   }
 }

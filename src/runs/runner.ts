@@ -230,10 +230,14 @@ export function createRunner(parts: RunnerParts): Runner {
       throw cause
     })
     await site.note(notes)
+    // Of a tree that was there. It may be somebody's work that was saved: who looks at the run should not have to read its log.
+    const saved = was === null || notes.length === 0 ? null : notes.join('; ')
+    if (saved !== null) log.warn('work saved', { run: run.id, target: run.target, detail: saved })
     await untilStored(() => store.remember(instance.name, { filesAt: commit }))
     const outcome = await timed(progress, 'script', () => scripts.run(target, progress.run, site, path, script))
     const before = instance.deployed?.commit ?? was
-    if (outcome.end === 'succeeded' || !target.restoreOnFailure || before === null || before === commit) return outcome
+    if (outcome.end === 'succeeded') return { ...outcome, detail: saved }
+    if (!target.restoreOnFailure || before === null || before === commit) return outcome
     await workOf(target).restore({ ...tree, commit: before })
     await untilStored(() => store.remember(instance.name, { filesAt: before }))
     return { ...outcome, detail: `${outcome.detail ?? outcome.end}; the files are back at ${short(before)}` }

@@ -38,7 +38,7 @@ export function createReads(db: DatabaseSync): Reads {
     allReleases: db.prepare('select * from releases order by run desc'),
     run: db.prepare('select * from runs where id = ?'),
     runs: db.prepare(
-      'select * from runs where id < ? and (?2 is null or target = ?2) and (?3 is null or state = ?3) order by id desc limit ?4',
+      'select * from runs where id < ? and (?2 is null or target = ?2 or target in (select name from instances where instances.target = ?2)) and (?3 is null or state = ?3) order by id desc limit ?4',
     ),
     lastRuns: db.prepare(
       'select runs.* from instances join runs on runs.id = (select max(id) from runs where target = instances.name)',
