@@ -1,6 +1,6 @@
 /** `queue = "parallel"`: no lane. */
 import assert from 'node:assert/strict'
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'node:test'
 import { createSite } from './support/daemon.ts'
@@ -46,6 +46,48 @@ test('what is deployed moves only forward, in whatever order parallel runs end',
   const view = await daemon.target('site')
   assert.deepEqual([view.deployed?.commit, view.deployed?.run, view.state], [newer, runs.newer, 'ok'])
 })
+
+for (const [newerFails, olderFails, state] of [
+  [false, true, 'ok'],
+  [true, false, 'broken'],
+  [true, true, 'broken'],
+] as const) {
+  test(`an older parallel run that ${olderFails ? 'fails' : 'succeeds'} late leaves alone that the newest ${newerFails ? 'failed' : 'succeeded'}`, async (t) => {
+    const site = createSite(t)
+    const origin = await site.origin('acme/site')
+    site.script(
+      'acme/site',
+      'while [ ! -e "$OUT/$LANDFALL_COMMIT" ]; do sleep 0.02; done',
+      'test ! -e "$OUT/$LANDFALL_COMMIT/fails"',
+    )
+    site.configure('[target.site]\nrepo = "acme/site"\nqueue = "parallel"')
+    const daemon = await site.start()
+    const commits = { older: await origin.commit({ a: '1' }), newer: await origin.commit({ a: '2' }) }
+    const runs = {
+      older: await daemon.accepted({ after: commits.older }),
+      newer: await daemon.accepted({ after: commits.newer }),
+    }
+    const end = async (which: 'older' | 'newer', fails: boolean) => {
+      // At once, or the script would miss what is said in it.
+      mkdirSync(join(site.out, `${commits[which]}.made`, ...(fails ? ['fails'] : [])), { recursive: true })
+      renameSync(join(site.out, `${commits[which]}.made`), join(site.out, commits[which]))
+      assert.equal((await daemon.ended(runs[which])).state, fails ? 'failed' : 'succeeded')
+    }
+    await until('both to run', async () => (await daemon.runs('&state=running')).length === 2)
+    await end('newer', newerFails)
+    await end('older', olderFails)
+    assert.equal((await daemon.target('site')).state, state)
+    // The newest was tried: the polls of another start have no reason to try it again.
+    await daemon.stop()
+    site.configure('[target.site]\nrepo = "acme/site"\nqueue = "parallel"\npoll = "1s"')
+    const again = await site.start()
+    const third = await origin.commit({ a: '3' })
+    mkdirSync(join(site.out, third))
+    await until('a poll', async () => (await again.runs()).length > 2)
+    await again.quiet()
+    assert.deepEqual((await again.runs()).map(({ announced }) => announced).slice(2), [third])
+  })
+}
 
 test('parallel runs without a checkout count by their order', async (t) => {
   const site = createSite(t)

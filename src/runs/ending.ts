@@ -106,15 +106,18 @@ export function createEnding(parts: EndingParts): Ending {
     const forgotten = await untilStored(() => forgottenBy(progress, outcome, instance, sealed))
     const isRetired = progress.retires && outcome.end === 'succeeded'
     const isOvertaken = outcome.end === 'succeeded' && (await overtaken(progress, instance))
+    const isPassed = await passed(progress, instance)
+    const changed = afterRun({ instance, run, outcome, considered: progress.considered, at, goesOn: followUp !== null })
     const finish: Finish = {
       outcome,
       phases,
       at,
       instance: {
-        ...afterRun({ instance, run, outcome, considered: progress.considered, at, goesOn: followUp !== null }),
+        ...changed,
         ...observed(progress),
         ...(isOvertaken ? { deployed: instance.deployed, deployedBefore: instance.deployedBefore } : {}),
-        ...(isOvertaken ? { considered: instance.considered } : {}),
+        ...(isOvertaken || isPassed ? { considered: instance.considered } : {}),
+        ...(isPassed && instance.state !== 'new' ? { state: instance.state } : {}),
         ...(isRetired ? { retiredAt: at } : {}),
       },
       sealed,
@@ -156,6 +159,23 @@ export function createEnding(parts: EndingParts): Ending {
       (await workOf(target)
         .relation(order)
         .catch(() => 'unknown')) !== 'ahead'
+    )
+  }
+
+  /** Whether another run, beside this one, has come to an end with a newer commit: its word about the instance stands. */
+  async function passed({ run, target, instance: before, remote: fetchedFrom }: Progress, instance: Instance) {
+    const { considered, deployed } = instance
+    if (target.queue !== 'parallel') return false
+    if (target.checkout === 'none') return deployed !== null && deployed.run > run.id
+    const commit = run.commit ?? run.announced
+    if (commit === null || considered === null || considered === before.considered || considered === commit)
+      return false
+    const remote = fetchedFrom ?? remotes.of(target, run.repo)
+    const order = { remote, commit, base: considered, timeoutMs: target.fetchTimeoutMs }
+    return (
+      (await workOf(target)
+        .relation(order)
+        .catch(() => 'unknown')) === 'behind'
     )
   }
 
