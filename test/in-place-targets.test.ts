@@ -93,6 +93,18 @@ test('status tells what the files are at beside what is deployed, and restore_on
   }
 })
 
+test('a commit that takes a failed one back reaches the tree, though it differs from the deployed one in none of the paths', async (t) => {
+  const { site, origin, read } = await inPlace(t, 'paths = ["file.txt"]')
+  const daemon = await site.start()
+  const send = async (files: Parameters<typeof origin.commit>[0]) =>
+    (await daemon.ended(await daemon.accepted({ after: await origin.commit(files) }))).state
+  assert.equal(await send({ 'file.txt': 'good' }), 'succeeded')
+  assert.equal(await send({ 'file.txt': 'bad', fail: '' }), 'failed')
+  assert.equal(await send({ 'file.txt': 'good', fail: null }), 'succeeded')
+  assert.equal(read('file.txt'), 'good')
+  assert.equal(await send({ other: '1' }), 'skipped')
+})
+
 test('a crash while the script runs is recovered in the same tree', async (t) => {
   const { site, origin, read } = await inPlace(t)
   site.script('acme/site', 'echo run >> "$OUT/runs"', 'test -e "$OUT/go" || sleep 600')

@@ -131,6 +131,8 @@ export function createChoice({ store, workOf, log, stopping, onPollSoon }: Choic
     async concerns({ run, target, instance }, commit, remote, site) {
       const deployed = instance.deployed?.commit ?? null
       if (target.paths === null || deployed === null || deployed === commit || BY_PEOPLE.includes(run.trigger)) return
+      // A failed script has left the tree elsewhere: what takes its commit back differs from D in nothing, and must get there.
+      if (target.checkout === 'inplace' && instance.filesAt !== deployed) return
       const touches = await workOf(target).touches(
         {
           remote,
