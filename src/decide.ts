@@ -116,7 +116,7 @@ function doubtful({ tipToDeployed, deployed, tags }: Situation, tip: Sha): Decis
 /** Where C is missing the remote lags behind, so that what it has yet to show is looked for soon. */
 function alreadyDeployed(now: Situation, commit: Sha): Decision {
   const { tags } = now
-  if (tags?.announced && tags.announced !== tags.tip) {
+  if (tags?.announced && tags.announced !== tags.tip && now.announcedInTip !== 'missing') {
     return skip('stale', `the tag ${tags.announced} comes before ${tags.tip}, which is deployed`)
   }
   const detail = substitution(now, commit) ?? `${short(commit)} is deployed already`

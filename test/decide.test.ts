@@ -179,6 +179,17 @@ const TAG_ROWS: readonly (readonly [string, Partial<Situation>, string])[] = [
     'skipped: stale',
   ],
   [
+    'a tag that the remote has yet to show is looked for soon',
+    {
+      tip: D,
+      tipToDeployed: 'same',
+      announced: C,
+      announcedInTip: 'missing',
+      tags: { tip: 'v2', announced: 'v3', deployed: 'v2' },
+    },
+    'skipped: already-deployed + soon',
+  ],
+  [
     'what is deployed stays where its tag was deleted',
     { tipToDeployed: 'behind', tags: { ...TAGS, deployed: 'v3' } },
     'skipped: stale',
