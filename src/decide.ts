@@ -23,6 +23,8 @@ export interface Situation {
   readonly before: Sha | null
   /** Two polls at least `poll` apart saw C as the tip. */
   readonly pollsAgree: boolean
+  /** A failed script has left the files of a tree in place at another commit than D. */
+  readonly filesAreElsewhere: boolean
 }
 
 export interface Tags {
@@ -57,7 +59,7 @@ export function decide(now: Situation): Decision {
 
   const commit = now.policy !== 'evict' && tags === null && deploysAnnounced(now) ? now.announced : tip
   if (commit === null) return skip('ref-gone', 'there is no commit to deploy')
-  if (commit === deployed && !runsAgain(now)) return alreadyDeployed(now, commit)
+  if (commit === deployed && !now.filesAreElsewhere && !runsAgain(now)) return alreadyDeployed(now, commit)
   if (now.rejected.includes(commit)) return skip('rejected', `${short(commit)} was rejected by a rollback`)
   return { kind: 'deploy', commit, detail: substitution(now, commit) }
 }
@@ -186,6 +188,8 @@ export interface PollSituation {
   /** `landfall once`: also takes up a commit whose last run failed. */
   readonly retryFailed: boolean
   readonly broken: boolean
+  /** As in `Situation`. */
+  readonly filesAreElsewhere: boolean
   readonly now: number
 }
 
@@ -197,7 +201,7 @@ export interface PollDecision {
 
 export function decidePoll(seen: PollSituation): PollDecision {
   const { tip, doubt, now } = seen
-  if (tip === null || tip === seen.deployed) return { run: null, doubt: null }
+  if (tip === null || (tip === seen.deployed && !seen.filesAreElsewhere)) return { run: null, doubt: null }
   if (doubt !== null && doubt.tip === tip) {
     // Of a clock that was set back, the time is taken anew: it might be years before it comes again.
     if (doubt.since === null || doubt.since > now) return { run: null, doubt: { tip, since: now } }

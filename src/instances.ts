@@ -253,6 +253,11 @@ export function deletionOf(target: Target, repo: string, branch: string, trigger
   return { ...orderFor(target, repo, { trigger, ref: `${HEADS}${branch}`, announced: null }), event: DELETE }
 }
 
+/** A failed script leaves the files of a tree in place where it has found them, which is not what is deployed. */
+export function filesAreElsewhere({ checkout }: Target, { deployed, filesAt }: Instance): boolean {
+  return checkout === 'inplace' && deployed !== null && filesAt !== deployed.commit
+}
+
 // --- Ends ---------------------------------------------------------------------------------------------------------
 
 export interface RunEnding {

@@ -23,6 +23,7 @@ const PUSH: Situation = {
   announcedToDeployed: 'ahead',
   before: null,
   pollsAgree: false,
+  filesAreElsewhere: false,
 }
 const OLDER_C = { announced: C, announcedToDeployed: 'behind' } as const
 const AT_D = { tip: D, announced: D, tipToDeployed: 'same', announcedToDeployed: 'same' } as const
@@ -128,6 +129,11 @@ const ROWS: readonly (readonly [string, Partial<Situation>, string])[] = [
   ['a rejected commit is skipped', { rejected: [T] }, 'skipped: rejected'],
   ['a rejected commit is skipped on retry', { rejected: [T], trigger: 'retry' }, 'skipped: rejected'],
   ['a newer commit than the rejected one is deployed', { rejected: [OTHER] }, 'T'],
+  [
+    'D is run again where a failed run has left the files of its tree elsewhere',
+    { ...AT_D, filesAreElsewhere: true },
+    'D',
+  ],
 ]
 
 describe('the commit of a run', () => {
@@ -316,6 +322,7 @@ const POLL: PollSituation = {
   confirmAfterMs: 1000,
   retryFailed: false,
   broken: false,
+  filesAreElsewhere: false,
   now: 10_000,
 }
 const RUN = { run: { tip: T, pollsAgree: false }, doubt: null }
@@ -326,6 +333,11 @@ const POLLS: readonly (readonly [string, Partial<PollSituation>, ReturnType<type
   ['a poll queues a run where T differs from the last considered commit', {}, RUN],
   ['a poll queues nothing for D', { tip: D }, NOTHING],
   ['a poll queues nothing for D, whatever was considered since', { tip: D, considered: OTHER }, NOTHING],
+  [
+    'a poll brings a tree in place back to D, where a failed run has left it elsewhere',
+    { tip: D, considered: OTHER, filesAreElsewhere: true },
+    { run: { tip: D, pollsAgree: false }, doubt: null },
+  ],
   ['a poll queues nothing for a commit that was attempted, skipped or rejected', { considered: T }, NOTHING],
   ['a branch is deployed at first sight', { deployed: null, considered: null }, RUN],
   ['a poll queues nothing where the ref is gone', { tip: null }, NOTHING],

@@ -105,6 +105,19 @@ test('a commit that takes a failed one back reaches the tree, though it differs 
   assert.equal(await send({ other: '1' }), 'skipped')
 })
 
+test('a force push back to what is deployed brings the files back to it', async (t) => {
+  const { site, origin, read } = await inPlace(t)
+  const daemon = await site.start()
+  const good = await origin.commit({ 'file.txt': 'good' })
+  await daemon.ended(await daemon.accepted({ after: good }))
+  const bad = await origin.commit({ 'file.txt': 'bad', fail: '' })
+  assert.equal((await daemon.ended(await daemon.accepted({ after: bad }))).state, 'failed')
+  await origin.forceTo(good)
+  const back = await daemon.ended(await daemon.accepted({ before: bad, after: good, guid: 'back' }))
+  assert.deepEqual([back.state, back.commit, read('file.txt')], ['succeeded', good, 'good'])
+  assert.deepEqual([(await daemon.target('site')).filesAt, (await daemon.target('site')).state], [good, 'ok'])
+})
+
 test('a crash while the script runs is recovered in the same tree', async (t) => {
   const { site, origin, read } = await inPlace(t)
   site.script('acme/site', 'echo run >> "$OUT/runs"', 'test -e "$OUT/go" || sleep 600')

@@ -2,7 +2,7 @@
 import type { Follows, Target } from '../config/config.ts'
 import { decidePoll, short } from '../decide.ts'
 import { matchesRefName } from '../globs.ts'
-import { deletionOf, instanceKey, orderFor } from '../instances.ts'
+import { deletionOf, filesAreElsewhere, instanceKey, orderFor } from '../instances.ts'
 import type { Clock, Instance, Log, Sha } from '../model.ts'
 import type { Queued, RunOrder, Store } from '../stores/store.ts'
 import type { ChosenTag, Remote, RemoteRefs, Work } from '../work.ts'
@@ -216,6 +216,7 @@ export function createLook({ store, workOf, silences, queue, log, now, stopping 
       confirmAfterMs: target.pollMs ?? 0,
       retryFailed,
       broken: known?.state === 'broken',
+      filesAreElsewhere: known !== null && filesAreElsewhere(target, known),
       now: now(),
     })
     if (known !== null && (doubt?.tip !== known.doubt?.tip || doubt?.since !== known.doubt?.since)) {

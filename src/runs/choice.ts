@@ -3,7 +3,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import type { Target } from '../config/config.ts'
 import { directoryName } from '../data-dir.ts'
 import { decide, short } from '../decide.ts'
-import { branchOf, tagOf } from '../instances.ts'
+import { branchOf, filesAreElsewhere, tagOf } from '../instances.ts'
 import type { Instance, Log, Sha, Trigger } from '../model.ts'
 import type { Store } from '../stores/store.ts'
 import type { Fetched, Remote, Wanted, Work } from '../work.ts'
@@ -113,6 +113,7 @@ export function createChoice({ store, workOf, log, stopping, onPollSoon }: Choic
         // Read late: a delivery may announce what a poll had queued already.
         before: (await store.run(run.id))?.before ?? run.before,
         pollsAgree: run.pollsAgree,
+        filesAreElsewhere: filesAreElsewhere(target, instance),
       })
       progress.branch = branchOf(fetched.ref)
       const ref = fetched.ref ?? run.ref
@@ -132,7 +133,7 @@ export function createChoice({ store, workOf, log, stopping, onPollSoon }: Choic
       const deployed = instance.deployed?.commit ?? null
       if (target.paths === null || deployed === null || deployed === commit || BY_PEOPLE.includes(run.trigger)) return
       // A failed script has left the tree elsewhere: what takes its commit back differs from D in nothing, and must get there.
-      if (target.checkout === 'inplace' && instance.filesAt !== deployed) return
+      if (filesAreElsewhere(target, instance)) return
       const touches = await workOf(target).touches(
         {
           remote,
