@@ -225,3 +225,18 @@ test('a path that is relative lies beside the file', async () => {
   const config = await read('', { file: await written(targeted('path = "tree"'), at), user: USER })
   assert.equal(config.targets[0]?.path, join(at, 'tree'))
 })
+
+test('a link in a tree that is cleaned would be removed, and is refused', async () => {
+  const both = (more: string) =>
+    `${HOOK}${TARGET}path = "/srv/tree"\n${more}\n[target.docs]\nrepo = "acme/docs"\ncurrent = "/srv/tree/live"\n`
+  await oneMistake(
+    both('clean = true'),
+    '9:1: target.docs.current',
+    /inside the path of the target "site", whose clean/,
+  )
+  assert.deepEqual(await mistakes(both('')), [])
+})
+
+test('a key of the top that stands below a table is told where it belongs', async () => {
+  await oneMistake(`${HOOK}keep_runs = 7\n${TARGET}`, '3:1: hook.github.keep_runs', /put it above the first \[table\]/)
+})
