@@ -78,7 +78,7 @@ export function createScripts(parts: {
         env: { ...scriptEnvironment(facts), ...env },
         timeoutMs: target.timeoutMs,
         killGraceMs: target.killGraceMs,
-        log: { ...place, maxBytes: target.maxLogBytes, masked: [...target.masked, ...ownSecrets(config())] },
+        log: { ...place, maxBytes: target.maxLogBytes, masked: [...target.masked, ...secretsFor(target, config())] },
       },
       (mark) => {
         // Not awaited: until it is on disk, the run's number in the environment marks the process as well.
@@ -158,10 +158,14 @@ export function createScripts(parts: {
   }
 }
 
-/** landfall's own, none of which a script was given; but it may come upon one. */
-function ownSecrets({ hooks }: Config): readonly string[] {
-  return hooks.flatMap(({ secrets, forgeToken, sshKey }) => [
-    ...secrets,
+/**
+ * landfall's own, none of which a script was given; but it may come upon one. Of another account only those that it can read
+ * anyhow: a script can watch its log, and what is held back there tells it, byte by byte, how a secret goes on.
+ */
+function secretsFor({ account, hook }: Target, { hooks }: Config): readonly string[] {
+  const within = account === null ? hooks : hooks.filter(({ name }) => name === hook)
+  return within.flatMap(({ secrets, forgeToken, sshKey }) => [
+    ...(account === null ? secrets : []),
     ...(forgeToken === null ? [] : [forgeToken]),
     ...(sshKey !== null && 'text' in sshKey ? [sshKey.text] : []),
   ])
