@@ -1,3 +1,4 @@
+import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { setTimeout as wait } from 'node:timers/promises'
 import { systemCode } from '../errors.ts'
@@ -31,8 +32,9 @@ export async function* streamLog({ file, from, goesOn, signal }: LogStreamParts)
 }
 
 async function* readFrom(file: string, from: number): AsyncGenerator<Uint8Array> {
-  const handle = await open(file, 'r').catch((cause: unknown) => {
-    if (systemCode(cause) === 'ENOENT') return null
+  // Without waiting: the account whose file it may be could hold a lease on it, and with a few logs all of our threads.
+  const handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
+    if (['ENOENT', 'EAGAIN'].includes(systemCode(cause) ?? '')) return null
     throw cause
   })
   if (handle === null) return
