@@ -4,6 +4,7 @@
  */
 import { lstat, mkdir, readdir, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { strangerOnWay } from '../belongings.ts'
 import { nameOfUser, ownAccount } from '../config/accounts.ts'
 import { hasCode, LandfallError, messageOf, systemCode } from '../errors.ts'
 import { parseSha, type Sha } from '../model.ts'
@@ -32,6 +33,7 @@ const CLAIM = 'landfall'
 /** Follows `path` where it is a symlink. Throws `unstartable` where there is something else than a clone of this account's. */
 export async function placeAt(path: string): Promise<Place> {
   const real = await realOf(path)
+  await assertNobodysWay(real ?? path)
   if (real === null) return { kind: 'vacant', path }
   const { names, uid } = await look(real)
   const isVacant = names.every((name) => name === UNFINISHED)
@@ -97,6 +99,17 @@ async function assertOwn(path: string, uid: number): Promise<void> {
   const owner = await nameOfUser(uid)
   throw refusal(
     `${path} belongs to ${owner}, and the target runs as ${own.name}. Either write user = "${owner}", or run: ${chownLine(path)}`,
+  )
+}
+
+/** Whoever owns a directory on root's way can put a repository of their own there once `assertOwn` has looked. */
+async function assertNobodysWay(path: string): Promise<void> {
+  if (ownAccount().uid !== 0) return
+  const stranger = await strangerOnWay(dirname(path))
+  if (stranger === null) return
+  const because = `${stranger} is not root's alone, and whoever can write there could have any program run as root`
+  throw refusal(
+    `${path} cannot be a working tree of root's: ${because}. Write user = "…", or name a path of root's own`,
   )
 }
 
