@@ -23,6 +23,8 @@ import { openSqlite } from './stores/sqlite.ts'
 import type { QueueChange, Store } from './stores/store.ts'
 import type { Work } from './work.ts'
 
+/** Beyond `drain` and `kill_grace`: what has not ended by then never will, and its launcher goes without it. */
+const LAST_GRACE_MS = 10_000
 /** Nothing that comes after a stop is recorded, so there is little to wait for. */
 const CLOSE_GRACE_MS = 1000
 
@@ -63,9 +65,12 @@ export async function startAgent({ config: first, log, now = Date.now, serves }:
   const dataDir = await ownDataDir(config.dataDir)
   const stopping = new AbortController()
   const cutOff = new AbortController()
+  /** The store knows the configuration: deliveries can be recorded, though no lane is served yet. */
+  const recording = Promise.withResolvers<void>()
   const recovered = Promise.withResolvers<void>()
-  recovered.promise.catch(() => {}) // nobody may be waiting for it
+  for (const { promise } of [recording, recovered]) promise.catch(() => {}) // nobody may be waiting for it
   let reporting: Promise<unknown> = Promise.resolve()
+  let isRecovered = false
   const store = await openSqlite({
     dataDir: config.dataDir,
     get keepDeliveriesMs() {
@@ -134,10 +139,14 @@ export async function startAgent({ config: first, log, now = Date.now, serves }:
 
   const intake = createIntake({
     store,
-    onQueueChange: follow,
+    // What comes during a start waits its turn in the store: recoveries, and what was queued before, go first.
+    onQueueChange(change) {
+      if (isRecovered) follow(change)
+      else recovered.promise.then(() => follow(change)).catch(() => {})
+    },
     silences,
     onInstance: (instance) => poller.add(instance),
-    recovered: recovered.promise,
+    recording: recording.promise,
     stopping: stopping.signal,
     now,
   })
@@ -199,14 +208,20 @@ export async function startAgent({ config: first, log, now = Date.now, serves }:
   async function stop(): Promise<void> {
     stopping.abort()
     log.info('stopping', { unfinished: lanes.size(), drain: config.drainMs })
-    const timer = config.drainMs === 'wait' ? null : setTimeout(() => cutOff.abort(), config.drainMs)
+    const timers = config.drainMs === 'wait' ? [] : endInTime(config.drainMs)
     await Promise.all([poller.stop(), lanes.drain(), reporting])
-    if (timer !== null) clearTimeout(timer)
+    for (const timer of timers) clearTimeout(timer)
     silences.stop()
     await pruner.stop()
     // Last, so that deliveries are told to come again, and `status` and `logs` still tell what a drain waits for.
     await Promise.all([receiver.close(CLOSE_GRACE_MS), api.close()])
     await close()
+  }
+
+  function endInTime(drainMs: number): readonly NodeJS.Timeout[] {
+    const graceMs = Math.max(0, ...config.targets.map(({ killGraceMs }) => killGraceMs))
+    const giveUp = () => void launchers.close().catch((cause: unknown) => log.error('stop failed', { cause }))
+    return [setTimeout(() => cutOff.abort(), drainMs), setTimeout(giveUp, drainMs + graceMs + LAST_GRACE_MS)]
   }
 
   async function stopNow(): Promise<void> {
@@ -226,8 +241,12 @@ export async function startAgent({ config: first, log, now = Date.now, serves }:
       log,
       endLeftovers: endProcessesOf,
       sweep,
-      reconfigure: () => reconfigure(config),
+      async reconfigure() {
+        await reconfigure(config)
+        recording.resolve()
+      },
     })
+    isRecovered = true
     recovered.resolve()
     reporting = Promise.all(reports.map((report) => report()))
     if (serves) await poller.start()
@@ -235,7 +254,7 @@ export async function startAgent({ config: first, log, now = Date.now, serves }:
     return { store, url, once, idle: () => lanes.idle(), reload, stop, stopNow }
   } catch (cause) {
     stopping.abort()
-    recovered.reject(new LandfallError('stopping', 'landfall could not start'))
+    for (const { reject } of [recording, recovered]) reject(new LandfallError('stopping', 'landfall could not start'))
     await Promise.all([receiver.close(0), api.close()])
     await close()
     throw cause

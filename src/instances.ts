@@ -74,6 +74,21 @@ function atBranch(target: Target, branch: string): Target {
 }
 
 /**
+ * Whether `{branch}` has led this instance to a place that another target names outright, as a sentence; or null. Whoever may
+ * push chooses the names of branches, and a link or a tree is one target's.
+ */
+export function placeTaken({ targets }: Config, target: Target): string | null {
+  const outright = targets.filter(({ name }) => name !== target.name)
+  for (const word of ['current', 'path'] as const) {
+    const place = target[word]
+    const owner = outright.find(({ current, path }) => place !== null && (current === place || path === place))
+    if (owner !== undefined)
+      return `${word} would be ${place}, which is the target ${owner.name}'s: its branch is named like it`
+  }
+  return null
+}
+
+/**
  * A branch as one component of a path: itself where it can be one, else its letters and digits with a digest behind `--`, which
  * no name that stays itself has. So `feature/x` and `feature-x` never meet.
  */

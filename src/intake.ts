@@ -18,8 +18,8 @@ export interface IntakeParts {
   readonly silences: Silences
   /** An instance of a glob was seen for the first time, perhaps. */
   readonly onInstance: (instance: Instance) => void
-  /** No lane is served before what a crash left in it is gone, and what was queued before goes first. */
-  readonly recovered: Promise<void>
+  /** Resolves once the store knows which targets there are. */
+  readonly recording: Promise<void>
   readonly stopping: AbortSignal
   readonly now: Clock
 }
@@ -28,7 +28,7 @@ export interface IntakeParts {
 const PROBE_EVERY_MS = 1000
 
 export function createIntake(parts: IntakeParts): Intake {
-  const { store, onQueueChange, silences, onInstance, recovered, stopping, now } = parts
+  const { store, onQueueChange, silences, onInstance, recording, stopping, now } = parts
   let probed: { readonly at: number; readonly works: Promise<boolean> } | null = null
 
   /** Only what a route can depend on is asked for: default branches, branches that are gone, and new names. */
@@ -65,7 +65,7 @@ export function createIntake(parts: IntakeParts): Intake {
 
   return {
     async take(received, config) {
-      await recovered
+      await recording
       if (stopping.aborted) throw new LandfallError('stopping', 'landfall is stopping')
       const hook = config.hooks.find(({ name }) => name === received.hook)
       if (hook === undefined) throw new LandfallError('not-found', `there is no hook ${received.hook}`)

@@ -67,6 +67,8 @@ export function createLanes({ perform, laneOf, maxJobs, log, now }: LanesParts):
 
   function add(run: Run): void {
     if (draining) return // the store has it, and the next start
+    // A start finds in the store what has come during it, and is told of it as well.
+    if (here.has(run.id)) return
     here.set(run.id, null)
     // No longer than a retry ever waits, or a clock that was set back while we were down would make days of it.
     const wait = run.notBefore === null ? 0 : Math.min(run.notBefore - now(), LONGEST_WAIT_MS)

@@ -31,16 +31,18 @@ export async function recover({
   reconfigure,
 }: RecoveryParts): Promise<readonly Report[]> {
   const left = await store.unfinished()
+  const marks = await store.marks()
+  // From here on deliveries are recorded, however long the rest takes.
+  await reconfigure()
   // Queued runs too: one may have been claimed in a transaction that the crash cut off. And the marks of finished ones: a
   // report may still have been running.
-  await endLeftovers([...left.map(({ id }) => id), ...(await store.marks()).map(({ run }) => run)])
+  await endLeftovers([...left.map(({ id }) => id), ...marks.map(({ run }) => run)])
   // Before any run makes a directory of its own, which nothing has sealed yet either.
   await sweep().catch((cause: unknown) => log.error('releases not swept', { cause }))
-  await reconfigure()
   const unfinished = await store.unfinished()
   const running = unfinished.filter((run) => run.state === 'running')
-  const reports: Report[] = []
-  for (const run of running) reports.push(await runner.interrupted(run))
+  // Each waits for the launcher of its own account, and none for another's.
+  const reports = await Promise.all(running.map((run) => runner.interrupted(run)))
   const queued = unfinished.filter((run) => run.state === 'queued')
   lanes.apply({ queued, superseded: [] })
   if (unfinished.length > 0) log.info('recovered', { interrupted: running.length, queued: queued.length })

@@ -178,6 +178,38 @@ test('polls record the branches that are there at first, deploy new ones, and re
   assert.deepEqual(await names(daemon), ['site@feature/old', 'site@main'])
 })
 
+test('a branch that is named like another target’s link does not get it', async (t) => {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  mkdirSync(join(site.directory, 'live'))
+  site.script('acme/site', 'true')
+  site.configure(
+    '[target.prod]\nrepo = "acme/site"\nbranches = "main"\ncurrent = "live/site"\n[target.preview]\nrepo = "acme/site"\nbranches = "**"\ncurrent = "live/{branch}"',
+  )
+  const daemon = await site.start()
+  const main = sha(await git(origin.path, 'rev-parse', 'main'))
+  await daemon.accepted({ after: main })
+  await daemon.quiet()
+  const live = readlinkSync(join(site.directory, 'live/site'))
+  await origin.branch('site', 'main')
+  const { body } = await daemon.post({ branch: 'site', after: await origin.commit({ 'file.txt': 'evil' }) })
+  const run = await daemon.ended(body.targets?.find(({ run: made }) => made !== undefined)?.run ?? 0)
+  assert.deepEqual([run.target, run.state], ['preview@site', 'unstartable'])
+  assert.match(run.detail ?? '', /which is the target prod's/)
+  assert.equal(readlinkSync(join(site.directory, 'live/site')), live)
+})
+
+test('branches that were pushed and deleted hold up their lane once and not each', async (t) => {
+  const { site, origin } = await previews(t)
+  const daemon = await site.start()
+  const gone = sha('1'.repeat(40))
+  for (const n of [1, 2, 3, 4, 5, 6]) await daemon.accepted({ branch: `feature/${n}`, after: gone, guid: `g${n}` })
+  const main = sha(await git(origin.path, 'rev-parse', 'main'))
+  const run = await daemon.ended(await daemon.accepted({ after: main }))
+  assert.equal(run.state, 'succeeded')
+  assert.equal(daemon.logged('announced commit not there yet').length, 4, 'the patience that a late remote gets, once')
+})
+
 test('a wider pattern takes in branches that are there without deploying them', async (t) => {
   const { site, origin, names } = await previews(t, 'poll = "1s"')
   await origin.branch('fix/old', 'main')

@@ -1,6 +1,6 @@
 /** Start and stop: what a signal means for scripts, for fetches, for the queue and for those who knock meanwhile. */
 import assert from 'node:assert/strict'
-import { writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { join } from 'node:path'
 import test from 'node:test'
@@ -220,3 +220,22 @@ function configureAt(site: Site, listen: string): void {
   const file = join(site.directory, 'landfall.toml')
   writeFileSync(file, textOf(file).replace('127.0.0.1:0', listen), { mode: 0o600 })
 }
+
+test('a file that never answers does not keep landfall from stopping, and the run that looks at it is taken up again', async (t) => {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  const path = join(site.directory, 'tree')
+  // What whoever owns the tree can do to the next run.
+  site.script('acme/site', 'rm -f .git/landfall; mkfifo .git/landfall')
+  site.configure(`[target.site]\nrepo = "acme/site"\npath = "${path}"\nkill_grace = "100ms"`, 'drain = "100ms"')
+  const daemon = await site.start()
+  await daemon.ended(await daemon.accepted({ after: await origin.commit({ 'file.txt': '1' }) }))
+  const second = await origin.commit({ 'file.txt': '2' })
+  const run = await daemon.accepted({ after: second })
+  await until('the checkout', async () => (await daemon.run(run)).commit === second)
+  assert.equal(await daemon.stop(), 0)
+  rmSync(join(path, '.git/landfall'))
+  const next = await site.start()
+  await next.quiet()
+  assert.equal((await next.target('site')).deployed?.commit, second)
+})

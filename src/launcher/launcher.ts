@@ -14,7 +14,12 @@ import { GIT_ENVIRONMENT, type ProcessMark, type Work } from '../work.ts'
 /** How long a launcher may take to end its children and itself. */
 const CLOSE_MS = 5000
 /** Another account's launcher that says nothing for so long was stopped by a script, which would then never end. */
-const SILENCE_MS = 90_000
+const SILENCE_MS = 30_000
+/**
+ * How long a call to another account's launcher may take beyond its own time limit, fetches of the same mirror before it
+ * included. Whoever owns the files there can make any look at them wait for ever: a FIFO does.
+ */
+const STUCK_MS = 30 * 60_000
 /** How often it is asked for a sign of life in that time. */
 const PINGS = 6
 
@@ -70,6 +75,8 @@ export interface Launcher {
 
 interface Pending {
   readonly method: Method
+  /** When it has taken too long, by `performance.now()`; null for a script, which owns its deadline. */
+  readonly until: number | null
   readonly resolve: (value: unknown) => void
   readonly reject: (error: Error) => void
   readonly started: ((mark: ProcessMark) => void) | undefined
@@ -125,7 +132,7 @@ export function createLauncher({
     }
     function askForLife(): void {
       if (pending.size === 0) heardAt = performance.now()
-      else if (performance.now() - heardAt > silenceMs) child.kill('SIGKILL')
+      else if (performance.now() - heardAt > silenceMs || isStuck(pending)) child.kill('SIGKILL')
       send(child, { kind: 'ping' })
     }
     child.on('message', (message) => {
@@ -185,7 +192,9 @@ export function createLauncher({
     if (becomes !== null) await ready
     if (signal?.aborted) throw new LandfallError('aborted', `${method} was called off before it began`)
     const cancel = (): void => send(child, { kind: 'cancel', id })
-    pending.set(id, { method, resolve, reject, started })
+    const limitMs = typeof order === 'object' && 'timeoutMs' in order ? order.timeoutMs : 0
+    const until = method === 'runScript' ? null : performance.now() + STUCK_MS + limitMs
+    pending.set(id, { method, until, resolve, reject, started })
     signal?.addEventListener('abort', cancel, { once: true })
     try {
       send(child, { kind: 'call', id, method, order } as CallMessage)
@@ -257,6 +266,10 @@ function launcherEnvironment(env: Readonly<NodeJS.ProcessEnv>, becomes: Becoming
   const names = becomes === null ? PASSED : PASSED.filter((name) => name !== 'SSH_AUTH_SOCK')
   const passed = Object.fromEntries(names.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])))
   return becomes === null ? passed : { ...passed, ...environmentOf(becomes.account) }
+}
+
+function isStuck(pending: ReadonlyMap<number, Pending>): boolean {
+  return [...pending.values()].some(({ until }) => until !== null && performance.now() > until)
 }
 
 function send(child: ChildProcess, message: ToLauncher): void {

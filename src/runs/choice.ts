@@ -4,7 +4,7 @@ import type { Target } from '../config/config.ts'
 import { directoryName } from '../data-dir.ts'
 import { decide, short } from '../decide.ts'
 import { branchOf, filesAreElsewhere, tagOf } from '../instances.ts'
-import type { Instance, Log, Sha, Trigger } from '../model.ts'
+import type { Clock, Instance, Log, Sha, Trigger } from '../model.ts'
 import type { Store } from '../stores/store.ts'
 import type { Fetched, Remote, Wanted, Work } from '../work.ts'
 import { Ended, type Progress } from './ending.ts'
@@ -21,6 +21,7 @@ export interface ChoiceParts {
   readonly store: Store
   readonly workOf: (target: Target) => Work
   readonly log: Log
+  readonly now: Clock
   readonly stopping: AbortSignal
   readonly onPollSoon: (instance: string) => void
 }
@@ -34,13 +35,16 @@ export interface Choice {
   concerns(progress: Progress, commit: Sha, remote: Remote, site: ScriptSite): Promise<void>
 }
 
-/** A ref that was there is gone where it is not there any more; a new one may only be late. */
-function isGone({ target, instance }: Progress, { tip }: Fetched): boolean {
+/**
+ * A ref that was there is gone where it is not there any more; a new one may only be late. But what has waited in a queue has
+ * given the remote its time already: branches that were pushed and deleted must not hold up a lane one after the other.
+ */
+function isStillExpected({ target, instance }: Progress, waitedMs: number): boolean {
   const mayBeNew = target.follows.kind === 'tags' || (instance.branch !== null && instance.deployed === null)
-  return tip === null && !mayBeNew
+  return mayBeNew && waitedMs < REFETCH_DELAYS_MS.reduce((sum, delayMs) => sum + delayMs, 0)
 }
 
-export function createChoice({ store, workOf, log, stopping, onPollSoon }: ChoiceParts): Choice {
+export function createChoice({ store, workOf, log, now, stopping, onPollSoon }: ChoiceParts): Choice {
   /** The tag that D was deployed as. */
   async function deployedTag({ deployed }: Instance): Promise<string | null> {
     return deployed === null ? null : tagOf((await store.run(deployed.run))?.ref ?? null)
@@ -70,12 +74,13 @@ export function createChoice({ store, workOf, log, stopping, onPollSoon }: Choic
     async fetch(progress, remote, site) {
       const { run, target, instance } = progress
       const wanted = await wantedBy(progress)
+      const dueAt = run.notBefore ?? run.queuedAt
       for (const delayMs of [...REFETCH_DELAYS_MS, null]) {
         const fetched = await workOf(target).fetch(
           {
             remote,
             wanted,
-            dueAt: run.notBefore ?? run.queuedAt,
+            dueAt,
             announced: run.announced,
             deployed: instance.deployed?.commit ?? null,
             compareAnnounced: target.queue !== 'evict',
@@ -85,7 +90,8 @@ export function createChoice({ store, workOf, log, stopping, onPollSoon }: Choic
           },
           stopping,
         )
-        if (fetched.announcedInTip !== 'missing' || delayMs === null || isGone(progress, fetched)) return fetched
+        const isLate = fetched.tip !== null || isStillExpected(progress, now() - dueAt)
+        if (fetched.announcedInTip !== 'missing' || delayMs === null || !isLate) return fetched
         log.info('announced commit not there yet', { run: run.id, target: run.target, waitMs: delayMs })
         await wait(delayMs, undefined, { signal: stopping }).catch(() => {})
       }

@@ -110,33 +110,39 @@ export function createReleases({
       const kept = await store.allReleases()
       const directories = new Set(kept.map((release) => release.directory))
       const links = new Map(kept.map((release) => [plainOf(release), release.directory]))
-      const targets = new Map<string, Target>()
       const failures: unknown[] = []
-      for (const instance of await store.instances()) {
+      // Whose files these are, only the configuration can tell.
+      const known = (await store.instances()).flatMap((instance) => {
         const target = targetOf(instance)
-        // Whose files these are, only the configuration can tell.
-        if (target === undefined) continue
-        targets.set(instance.name, target)
+        return target === undefined ? [] : [{ instance, target }]
+      })
+      // One account's launcher may take its time: nobody else's releases wait for it.
+      const byAccount = Map.groupBy(known, ({ target }) => target.account?.name)
+      await Promise.all([...byAccount.values()].map(sweepAll))
+      if (failures.length > 0) throw new AggregateError(failures, failures.map(messageOf).join('; '))
+
+      async function sweepAll(ofAccount: typeof known): Promise<void> {
+        for (const one of ofAccount) await noting(failures, () => sweepOne(one))
+      }
+
+      async function sweepOne({ instance, target }: (typeof known)[number]): Promise<void> {
         const folder = folderOf(instance.name)
         const strays: string[] = []
         for (const path of (await namesIn(folder)).map((name) => join(folder, name))) {
           const to = await linkTarget(path)
           if (to === null ? !directories.has(path) : links.get(path) !== to) strays.push(path)
         }
-        if (strays.length === 0) continue
-        await noting(failures, async () => {
+        if (strays.length > 0) {
           await leave(strays, instance, target)
           await workOf(target).remove(strays)
-        })
+        }
+        for (const release of kept.filter((one) => one.instance === instance.name)) {
+          const { directory } = release
+          const plain = plainOf(release)
+          if ((await exists(plain)) || !(await exists(directory))) continue
+          await workOf(target).switchLink({ link: plain, to: directory })
+        }
       }
-      for (const release of kept) {
-        const plain = plainOf(release)
-        const target = targets.get(release.instance)
-        if (target === undefined || (await exists(plain)) || !(await exists(release.directory))) continue
-        const { directory } = release
-        await noting(failures, async () => void (await workOf(target).switchLink({ link: plain, to: directory })))
-      }
-      if (failures.length > 0) throw new AggregateError(failures, failures.map(messageOf).join('; '))
     },
   }
 

@@ -2,7 +2,7 @@ import type { Config, Target } from '../config/config.ts'
 import { type DataDir, exists } from '../data-dir.ts'
 import { short } from '../decide.ts'
 import { hasCode, messageOf, systemCode } from '../errors.ts'
-import { DELETE, repositoryOf, targetOfRun, whyGone } from '../instances.ts'
+import { DELETE, placeTaken, repositoryOf, targetOfRun, whyGone } from '../instances.ts'
 import type { Clock, Instance, Log, Outcome, PhaseName, Run, Sha } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
 import type { QueueChange, Store } from '../stores/store.ts'
@@ -144,7 +144,7 @@ export function createRunner(parts: RunnerParts): Runner {
     const { target, run } = progress
     const remote = remotes.of(target, run.repo)
     progress.remote = remote
-    const wrongLink = await releases.wrongLink(target)
+    const wrongLink = placeTaken(config(), target) ?? (await releases.wrongLink(target))
     if (wrongLink !== null) throw new Ended('unstartable', null, wrongLink)
     const [site, script] = await Promise.all([scripts.site(target, run), scripts.find(target, run)])
     const commit = await timed(progress, 'fetch', async () => {
