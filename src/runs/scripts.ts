@@ -9,6 +9,8 @@ import { scriptEnvironment } from './environment.ts'
 import { findByConvention, findNamed, type Sought } from './scripts-dir.ts'
 import { createSites, type LogPlace, type ScriptSite } from './site.ts'
 
+/** Shorter secrets of hooks are left alone in logs: a script was not given them, and may well mean something else. */
+const MIN_OWN_SECRET = 8
 /** EX_TEMPFAIL of sysexits.h: the script asks to be run again later. */
 const TEMPFAIL = 75
 
@@ -164,11 +166,13 @@ export function createScripts(parts: {
  */
 function secretsFor({ account, hook }: Target, { hooks }: Config): readonly string[] {
   const within = account === null ? hooks : hooks.filter(({ name }) => name === hook)
-  return within.flatMap(({ secrets, forgeToken, sshKey }) => [
+  const found = within.flatMap(({ secrets, forgeToken, sshKey }) => [
     ...(account === null ? secrets : []),
     ...(forgeToken === null ? [] : [forgeToken]),
     ...(sshKey !== null && 'text' in sshKey ? [sshKey.text] : []),
   ])
+  // A hook's secret may be a mere word, which a script says for its own reasons.
+  return found.filter((secret) => secret.length >= MIN_OWN_SECRET)
 }
 
 /** What outlives the run: a sealed release, or a working tree in place. */
