@@ -12,7 +12,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import test from 'node:test'
-import { createSite, processesOf } from './support/daemon.ts'
+import { createSite, processesOf, SECRET } from './support/daemon.ts'
 import { git, sha } from './support/git.ts'
 import { lives, pidIn } from './support/scripts.ts'
 import { until } from './support/until.ts'
@@ -299,4 +299,16 @@ test('a failing script’s checkout is removed, and a failing rerun leaves the s
   }
   assert.equal((await daemon.target('site')).deployed?.run, 1)
   assert.equal(site.read('../live/built').trim(), '1')
+})
+
+test('a log does not show a secret of landfall’s own that a script has come upon', async (t) => {
+  const site = createSite(t)
+  await site.origin('acme/site')
+  site.script('acme/site', `cat '${site.directory}/landfall.toml'; printf %s '${SECRET}' | base64`)
+  site.configure('[target.site]\nrepo = "acme/site"\ncheckout = "none"')
+  const daemon = await site.start()
+  const run = await daemon.ended(await daemon.accepted({ after: AFTER }))
+  const log = await daemon.log(run.id)
+  assert.match(log, /secrets = \["\*\*\*"\]/)
+  assert.ok(!log.includes(Buffer.from(SECRET).toString('base64').slice(0, 12)))
 })
