@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { chmodSync, chownSync, cpSync, existsSync, mkdirSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -9,7 +10,7 @@ import { hasCode } from '../src/errors.ts'
 import { createLauncher } from '../src/launcher/launcher.ts'
 import { createLaunchers } from '../src/launcher/launchers.ts'
 import type { ScriptEnd, Work } from '../src/work.ts'
-import { createOrigin } from './support/git.ts'
+import { createOrigin, sha } from './support/git.ts'
 import { serveGit } from './support/git-http.ts'
 import { keptLog } from './support/log.ts'
 import { lives, pidIn, scriptOrder, shellScript, textOf } from './support/scripts.ts'
@@ -121,6 +122,26 @@ test('a launcher that a script has stopped is ended, so that no run lasts for ev
   t.after(() => launcher.close())
   const { run } = someone(directory, user, launcher.work)
   await assert.rejects(run('kill -STOP $PPID; sleep 600'), (error) => hasCode(error, 'lost'))
+})
+
+test('a call that waits for ever in the account’s own files ends with its launcher', asRoot, async (t) => {
+  const directory = temporaryDirectory(t)
+  chmodSync(directory, 0o755)
+  const { log } = keptLog()
+  const [user] = createUsers(t, 1)
+  assert.ok(user)
+  const becomes = { account: user, rooms: [] }
+  const launcher = createLauncher({ log, becomes, silenceMs: 2000, stuckMs: 1000 })
+  t.after(() => launcher.close())
+  const tree = join(directory, 'tree')
+  mkdirSync(join(tree, '.git'), { recursive: true })
+  execFileSync('mkfifo', [join(tree, '.git/landfall')])
+  execFileSync('chown', ['-R', user.name, tree])
+  const remote = { url: '/nowhere', mirror: join(directory, 'mirror'), sshKeyFile: null, knownHostsFile: null }
+  const order = { path: tree, branch: 'main', commit: sha('1'.repeat(40)), env: {}, timeoutMs: 100 }
+  const extras = { submodules: null, lfs: false }
+  const stuck = launcher.work.restore({ ...order, ...extras, remote: { ...remote, credentialsFile: null } })
+  await assert.rejects(stuck, (error) => hasCode(error, 'lost'))
 })
 
 test('with the daemon gone, or closing, the launcher of an account leaves no process of it', asRoot, async (t) => {

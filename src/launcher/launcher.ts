@@ -59,6 +59,8 @@ export interface LauncherParts {
   readonly becomes?: Becoming | null
   /** How long another account's launcher may be silent before it is ended. */
   readonly silenceMs?: number
+  /** How long another account's launcher may take for a call beyond the call's own time limit. */
+  readonly stuckMs?: number
   /** For the launcher itself and for git. Scripts get only what their order says. */
   readonly env?: Readonly<NodeJS.ProcessEnv>
 }
@@ -98,6 +100,7 @@ export function createLauncher({
   log,
   becomes = null,
   silenceMs = SILENCE_MS,
+  stuckMs = STUCK_MS,
   env = process.env,
 }: LauncherParts): Launcher {
   let lastId = 0
@@ -193,7 +196,7 @@ export function createLauncher({
     if (signal?.aborted) throw new LandfallError('aborted', `${method} was called off before it began`)
     const cancel = (): void => send(child, { kind: 'cancel', id })
     const limitMs = typeof order === 'object' && 'timeoutMs' in order ? order.timeoutMs : 0
-    const until = method === 'runScript' ? null : performance.now() + STUCK_MS + limitMs
+    const until = method === 'runScript' ? null : performance.now() + stuckMs + limitMs
     pending.set(id, { method, until, resolve, reject, started })
     signal?.addEventListener('abort', cancel, { once: true })
     try {
