@@ -10,7 +10,7 @@ import { appendToLog, sealLog } from '../launcher/log-file.ts'
 import type { Clock, Instance, Log, Outcome, Phase, Release, Run, RunEnd, RunReason, Sha } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
 import type { Finish, FollowUp, InstancePatch, QueueChange, Store } from '../stores/store.ts'
-import type { Remote, Work } from '../work.ts'
+import type { Relation, Remote, Work } from '../work.ts'
 import { interruption, retryOf } from './attempts.ts'
 import type { Releases } from './releases.ts'
 import type { Scripts } from './scripts.ts'
@@ -149,34 +149,31 @@ export function createEnding(parts: EndingParts): Ending {
   }
 
   /** Whether another run, beside this one, has deployed what contains this one's commit: `deployed` moves only forward. */
-  async function overtaken({ run, target, remote: fetchedFrom }: Progress, { deployed }: Instance): Promise<boolean> {
+  async function overtaken(progress: Progress, { deployed }: Instance): Promise<boolean> {
+    const { run, target } = progress
     if (target.queue !== 'parallel' || run.commit === null || deployed === null) return false
     if (deployed.commit === run.previous || deployed.commit === run.commit) return false
     if (target.checkout === 'none') return deployed.run > run.id
-    const remote = fetchedFrom ?? remotes.of(target, run.repo)
-    const order = { remote, commit: run.commit, base: deployed.commit, timeoutMs: target.fetchTimeoutMs }
-    return (
-      (await workOf(target)
-        .relation(order)
-        .catch(() => 'unknown')) !== 'ahead'
-    )
+    return (await relationTo(deployed.commit, run.commit, progress)) !== 'ahead'
   }
 
   /** Whether another run, beside this one, has come to an end with a newer commit: its word about the instance stands. */
-  async function passed({ run, target, instance: before, remote: fetchedFrom }: Progress, instance: Instance) {
-    const { considered, deployed } = instance
+  async function passed(progress: Progress, { considered, deployed }: Instance): Promise<boolean> {
+    const { run, target, instance: before } = progress
     if (target.queue !== 'parallel') return false
     if (target.checkout === 'none') return deployed !== null && deployed.run > run.id
     const commit = run.commit ?? run.announced
-    if (commit === null || considered === null || considered === before.considered || considered === commit)
-      return false
-    const remote = fetchedFrom ?? remotes.of(target, run.repo)
-    const order = { remote, commit, base: considered, timeoutMs: target.fetchTimeoutMs }
-    return (
-      (await workOf(target)
-        .relation(order)
-        .catch(() => 'unknown')) === 'behind'
-    )
+    if (commit === null || considered === null) return false
+    if (considered === before.considered || considered === commit) return false
+    return (await relationTo(considered, commit, progress)) === 'behind'
+  }
+
+  /** Without the mirror nothing is known, and nothing moves. */
+  async function relationTo(base: Sha, commit: Sha, { run, target, remote }: Progress): Promise<Relation> {
+    const order = { remote: remote ?? remotes.of(target, run.repo), commit, base, timeoutMs: target.fetchTimeoutMs }
+    return await workOf(target)
+      .relation(order)
+      .catch(() => 'unknown' as const)
   }
 
   /** What cannot be cleaned up now is swept by the next start, and nobody goes without an end or a report for it. */
