@@ -4,8 +4,9 @@ import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { describe, test } from 'node:test'
 import { Webhook } from 'standardwebhooks'
+import type { Accepted, Forge, OutgoingDelivery } from '../src/forges/forge.ts'
 import { FORGE } from '../src/forges/index.ts'
-import type { Accepted, Forge, ForgeName, OutgoingDelivery } from '../src/model.ts'
+import type { ForgeName } from '../src/model.ts'
 import { FORGES, parseSha } from '../src/model.ts'
 
 const NOW = Date.UTC(2026, 10, 20, 12)

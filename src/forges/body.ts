@@ -1,8 +1,9 @@
 /** What all forges share in reading a verified delivery: content types, JSON, and fields that somebody else chose. */
 import { isUtf8 } from 'node:buffer'
 import { timingSafeEqual } from 'node:crypto'
-import type { Accepted, Change, ForgeRequest } from '../model.ts'
+import type { Change } from '../model.ts'
 import { isRef, isRepository, isZeroSha, parseSha } from '../model.ts'
+import type { Accepted, ForgeRequest } from './forge.ts'
 
 export const UNAUTHENTIC: Accepted = { kind: 'unauthentic' }
 export const UNSUPPORTED_TYPE: Accepted = { kind: 'unsupported-type' }

@@ -1,7 +1,6 @@
 /** GitHub and GitHub Enterprise Server: https://docs.github.com/en/webhooks */
 import { createHmac } from 'node:crypto'
 import { Webhooks } from '@octokit/webhooks'
-import type { Accepted, Forge, ForgeRequest, OutgoingDelivery } from '../model.ts'
 import {
   eventWord,
   isProblem,
@@ -18,6 +17,7 @@ import {
   UNSUPPORTED_TYPE,
   ZERO_SHA,
 } from './body.ts'
+import type { Accepted, Forge, ForgeRequest, OutgoingDelivery } from './forge.ts'
 
 export const github: Forge = {
   name: 'github',

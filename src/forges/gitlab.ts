@@ -1,6 +1,5 @@
 /** GitLab: https://docs.gitlab.com/user/project/integrations/webhooks/ and https://www.standardwebhooks.com for signing. */
 import { createHash, createHmac } from 'node:crypto'
-import type { Accepted, Forge, ForgeRequest, OutgoingDelivery } from '../model.ts'
 import {
   eventWord,
   field,
@@ -20,6 +19,7 @@ import {
   UNSUPPORTED_TYPE,
   ZERO_SHA,
 } from './body.ts'
+import type { Accepted, Forge, ForgeRequest, OutgoingDelivery } from './forge.ts'
 
 export const gitlab: Forge = {
   name: 'gitlab',

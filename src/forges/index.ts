@@ -1,5 +1,7 @@
 /** The forges that landfall understands. A new one is a file beside this, a name in the model's list, and a line here. */
-import type { Forge, ForgeName } from '../model.ts'
+
+import type { ForgeName } from '../model.ts'
+import type { Forge } from './forge.ts'
 import { github } from './github.ts'
 import { gitlab } from './gitlab.ts'
 

@@ -2,8 +2,9 @@
 import { hash } from 'node:crypto'
 import { extname } from 'node:path'
 import { Worker } from 'node:worker_threads'
+import type { Accepted } from '../forges/forge.ts'
 import { FORGE } from '../forges/index.ts'
-import type { Accepted, ForgeName, Log, Received } from '../model.ts'
+import type { ForgeName, Log, Received } from '../model.ts'
 import { packPayload } from '../payload-codec.ts'
 
 export interface Specimen {
