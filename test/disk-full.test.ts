@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process'
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import test from 'node:test'
+import test, { type TestContext } from 'node:test'
 import { createSite } from './support/daemon.ts'
 import { sha } from './support/git.ts'
 import { until } from './support/until.ts'
@@ -12,16 +12,8 @@ import { until } from './support/until.ts'
 const commit = (n: number) => sha(String(n).repeat(40))
 
 test('on a full disk deliveries get 503, the daemon lives, and no end of a run is lost once there is room', async (t) => {
-  const disk = mkdtempSync(join(tmpdir(), 'landfall-disk-'))
-  const why = mountSmall(disk)
-  t.after(() => {
-    if (why === null) execFileSync('umount', ['--lazy', disk])
-    rmSync(disk, { recursive: true })
-  })
-  if (why !== null) {
-    t.skip(why)
-    return
-  }
+  const disk = smallDisk(t)
+  if (disk === null) return
   const site = createSite(t, { dataDir: disk })
   site.script('deploy.sh', 'echo $LANDFALL_COMMIT >> $OUT/runs; until [ -e $OUT/go ]; do sleep 0.05; done')
   site.configure('[target.site]\nrepo = "acme/site"\ncheckout = "none"\nscript = "deploy.sh"')
@@ -52,16 +44,8 @@ test('on a full disk deliveries get 503, the daemon lives, and no end of a run i
 })
 
 test('a stop on a full disk loses no end of a run if there is room before the drain is over', async (t) => {
-  const disk = mkdtempSync(join(tmpdir(), 'landfall-disk-'))
-  const why = mountSmall(disk)
-  t.after(() => {
-    if (why === null) execFileSync('umount', ['--lazy', disk])
-    rmSync(disk, { recursive: true })
-  })
-  if (why !== null) {
-    t.skip(why)
-    return
-  }
+  const disk = smallDisk(t)
+  if (disk === null) return
   const site = createSite(t, { dataDir: disk })
   site.script('deploy.sh', 'echo run >> $OUT/runs; until [ -e $OUT/go ]; do sleep 0.05; done')
   site.configure('[target.site]\nrepo = "acme/site"\ncheckout = "none"\nscript = "deploy.sh"')
@@ -82,6 +66,19 @@ test('a stop on a full disk loses no end of a run if there is room before the dr
   assert.equal((await next.run(run)).state, 'succeeded')
   assert.equal(await next.stop(), 0)
 })
+
+/** A file system that is soon full; null, and the test skipped, where none can be mounted. */
+function smallDisk(t: TestContext): string | null {
+  const disk = mkdtempSync(join(tmpdir(), 'landfall-disk-'))
+  const why = mountSmall(disk)
+  t.after(() => {
+    if (why === null) execFileSync('umount', ['--lazy', disk])
+    rmSync(disk, { recursive: true })
+  })
+  if (why === null) return disk
+  t.skip(why)
+  return null
+}
 
 /** Null where it is mounted, or why it cannot be. */
 function mountSmall(directory: string): string | null {

@@ -119,6 +119,16 @@ test('a run that was superseded is not performed, and the newer one has its plac
   assert.deepEqual(started, [1, 4, 3])
 })
 
+test('a run that is told of twice, as a start does, is performed once', async () => {
+  const { lanes, queue, started, end } = stage({ maxJobs: 1 })
+  queue(run(1, 'a'), run(2, 'a'))
+  queue(run(1, 'a'), run(2, 'a'))
+  assert.equal(lanes.size(), 2)
+  await end(1)
+  await end(2)
+  assert.deepEqual([started, lanes.size()], [[1, 2], 0])
+})
+
 test('superseding what is being performed does not disturb it', async () => {
   const { lanes, queue, started, end } = stage()
   queue(run(1, 'a'))

@@ -297,3 +297,25 @@ test('jitter does not put off the poll that confirms a tip', async (t) => {
   await pass(t, 66_500 + 67_000, 500)
   assert.equal(await confirmed(), true)
 })
+
+test('a remote that shows no branch at all retires nothing, however often it is asked', async (t) => {
+  const main = { head: { branch: 'main', tip: commit(1) }, branches: { main: commit(1), x: commit(2) }, tags: {} }
+  let refs: RemoteRefs = main
+  const several = aTarget({ follows: { kind: 'branches', patterns: ['main', 'x'] }, pollMs: 1 })
+  const polls = await createPolls(t, { listRefs: async () => refs, targets: () => [several] })
+  await polls.once()
+  for (const { id, announced } of await polls.store.unfinished()) {
+    const deployed = announced && { commit: announced, run: id, at: 1 }
+    await polls.store.finished(id, finish('succeeded', { instance: { deployed, considered: announced, state: 'ok' } }))
+  }
+  const deletions = async () => {
+    polls.clock.now += 1000
+    await polls.once()
+    return (await polls.store.unfinished()).map(({ target, event }) => `${target} ${event}`)
+  }
+  refs = { head: null, branches: {}, tags: {} }
+  for (let n = 0; n < 3; n += 1) assert.deepEqual(await deletions(), [])
+  refs = { ...main, branches: { main: commit(1) } }
+  assert.deepEqual(await deletions(), [], 'one poll is not enough')
+  assert.deepEqual(await deletions(), ['site@x delete'])
+})
