@@ -130,7 +130,7 @@ export async function startAgent({ config: first, log, now = Date.now, serves }:
       const isGone = orders.some(({ instance: { name, repo } }) => !targetOfRun(config, { target: name, repo }))
       if (isGone) throw new LandfallError('aborted', 'the configuration has changed during the poll')
       const queued = await store.queue(orders, now())
-      follow(queued)
+      followInTurn(queued)
       return queued
     },
   })
@@ -139,11 +139,7 @@ export async function startAgent({ config: first, log, now = Date.now, serves }:
 
   const intake = createIntake({
     store,
-    // What comes during a start waits its turn in the store: recoveries, and what was queued before, go first.
-    onQueueChange(change) {
-      if (isRecovered) follow(change)
-      else recovered.promise.then(() => follow(change)).catch(() => {})
-    },
+    onQueueChange: followInTurn,
     silences,
     onInstance: (instance) => poller.add(instance),
     recording: recording.promise,
@@ -163,6 +159,12 @@ export async function startAgent({ config: first, log, now = Date.now, serves }:
     return poller.once()
   }
   const api = createApi({ config: current, store, dataDir, once, log })
+
+  /** What comes during a start waits its turn in the store: leftovers are ended first, and then recoveries go first. */
+  function followInTurn(change: QueueChange): void {
+    if (isRecovered) follow(change)
+    else recovered.promise.then(() => follow(change)).catch(() => {})
+  }
 
   /** What somebody with an older view has queued still, at the moment of a reload, ends as if it had come before. */
   function follow(change: QueueChange): void {
