@@ -26,7 +26,7 @@ test('everything of a target runs as its user, and what it makes is that user’
     'touch built "$LANDFALL_DATA/kept"',
   )
   site.script('live.sh', 'id -u > "$OUT/activate"')
-  site.script('told.sh', 'id -u > "$OUT/told"; pwd > "$OUT/told-in"; cat "$LANDFALL_LOG" > "$OUT/told-log"')
+  site.script('told.sh', 'id -u > "$OUT/told"; cat "$LANDFALL_LOG" > "$OUT/told-log"; pwd > "$OUT/told-in"')
   site.configure(
     site.target(
       'site',
