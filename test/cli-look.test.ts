@@ -164,15 +164,17 @@ test('status names a hook that polling has overtaken, and one that never spoke',
     await look.onTerminal('status'),
     /site: no delivery has come for acme\/site yet.*\n.*landfall send github --repo acme\/site/,
   )
+  assert.match((await look('status')).stdout, /\tnever-heard\n$/)
   await daemon.post({ after: await origin.commit({ a: '1' }) })
   await daemon.quiet()
+  assert.match((await look('status')).stdout, /\tsucceeded\t-\n$/)
   await origin.commit({ a: '2' })
   await until('silence', async () => (await daemon.target('site')).silentSince)
   assert.match(
     await look.onTerminal('status'),
     /site: the hook github is silent since .*\n.*look at the deliveries\n.*webhook/,
   )
-  assert.match((await look('status')).stdout, /\t\d{4}-\d\d-\d\dT\S+Z\n$/)
+  assert.match((await look('status')).stdout, /\tsilent since \d{4}-\d\d-\d\dT\S+Z\n$/)
 })
 
 test('logs -f shows a log as it grows and ends with the run; without -f it shows what is there', async (t) => {

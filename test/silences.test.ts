@@ -74,7 +74,7 @@ test('a pair that never spoke is a hint, once', async (t) => {
   await pass(t, 120_000, 1000)
   assert.deepEqual(missed(), [])
   assert.deepEqual(
-    polls.events('never heard').map(({ level }) => level),
+    polls.events('never-heard').map(({ level }) => level),
     ['info'],
   )
   assert.equal(polls.silences.isWatched('github', 'acme/site'), false)

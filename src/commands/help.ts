@@ -44,8 +44,8 @@ Prints the answer. Exit code 0 for any 2xx, 3 if nothing listens, else 1.
 
 export const STATUS_HELP = `
 Off a terminal a line a target, separated by tabs: name, state, deployed
-commit, wanted commit, running run, queued runs, last run, its state, since
-when its hook is silent. What is not there is a "-".`
+commit, wanted commit, running run, queued runs, last run, its state, and of
+its hook "silent since <time>" or "never-heard". What is not there is a "-".`
 
 export const RUNS_HELP = `
 Off a terminal a line a run, separated by tabs: number, target, commit,

@@ -46,8 +46,9 @@ function rows(screen: Screen, views: readonly TargetView[]): readonly string[][]
   ])
 }
 
-/** For programs: name, state, deployed commit, wanted commit, running run, queued runs, last run, its state, silent since. */
-function plainRow({ name, state, deployed, wanted, running, queued, lastRun, silentSince }: TargetView): string[] {
+/** For programs: name, state, deployed commit, wanted commit, running run, queued runs, last run, its state, what its hook is. */
+function plainRow(view: TargetView): string[] {
+  const { name, state, deployed, wanted, running, queued, lastRun } = view
   const facts = [
     name,
     state,
@@ -57,9 +58,14 @@ function plainRow({ name, state, deployed, wanted, running, queued, lastRun, sil
     queued,
     lastRun?.id,
     lastRun?.state,
-    silentSince,
+    hookIs(view),
   ]
   return facts.map((fact) => String(fact ?? ''))
+}
+
+function hookIs({ silentSince, heard }: TargetView): string | null {
+  if (silentSince !== null) return `silent since ${silentSince}`
+  return heard === false ? 'never-heard' : null
 }
 
 function instanceState(screen: Screen, { state }: TargetView): string {

@@ -66,13 +66,14 @@ export function createSilences(parts: {
     const speaker = speakers.find((one) => pairOf(one.hook, one.repo) === pair)
     const fields = { hook, repo: instance.repo, target: instance.name, commit: short(tip) }
     if (speaker === undefined || speaker.firstHeard > foundAt) {
-      if (!hinted.has(pair)) log.info('never heard', { ...fields, hint: 'no webhook has come for this repository yet' })
+      if (!hinted.has(pair)) log.info('never-heard', { ...fields, hint: 'no webhook has come for this repository yet' })
       hinted.add(pair)
       return
     }
     await store.fellSilent(hook, instance.repo, now())
     watchedUntil.set(pair, now() + WATCH_MS)
-    log.warn('missed webhook', { ...fields, hint: 'look at the deliveries in the forge’s webhook settings' })
+    const hint = 'the hook is silent: look at the deliveries in the forge’s webhook settings'
+    log.warn('missed webhook', { ...fields, hint })
     onSilent(instance.name)
   }
 
