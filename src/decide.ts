@@ -35,7 +35,7 @@ export interface Tags {
 }
 
 export type Decision =
-  | { readonly kind: 'deploy'; readonly commit: Sha; readonly detail: string | null }
+  | { readonly kind: 'deploy'; readonly commit: Sha; readonly reason: RunReason | null; readonly detail: string | null }
   | {
       readonly kind: 'skip'
       readonly reason: RunReason
@@ -61,7 +61,7 @@ export function decide(now: Situation): Decision {
   if (commit === null) return skip('ref-gone', 'there is no commit to deploy')
   if (commit === deployed && !now.filesAreElsewhere && !runsAgain(now)) return alreadyDeployed(now, commit)
   if (now.rejected.includes(commit)) return skip('rejected', `${short(commit)} was rejected by a rollback`)
-  return { kind: 'deploy', commit, detail: substitution(now, commit) }
+  return { kind: 'deploy', commit, ...substitution(now, commit) }
 }
 
 function decideNamed({ announced, announcedInTip, announcedToDeployed, trigger }: Situation): Decision {
@@ -74,7 +74,7 @@ function decideNamed({ announced, announcedInTip, announcedToDeployed, trigger }
   if (trigger === 'manual' && announcedToDeployed === 'behind') {
     return { kind: 'refuse', detail: `${short(announced)} is older than what is deployed: that is a rollback` }
   }
-  return { kind: 'deploy', commit: announced, detail: null }
+  return { kind: 'deploy', commit: announced, ...AS_ANNOUNCED }
 }
 
 /**
@@ -121,7 +121,7 @@ function alreadyDeployed(now: Situation, commit: Sha): Decision {
   if (tags?.announced && tags.announced !== tags.tip && now.announcedInTip !== 'missing') {
     return skip('stale', `the tag ${tags.announced} comes before ${tags.tip}, which is deployed`)
   }
-  const detail = substitution(now, commit) ?? `${short(commit)} is deployed already`
+  const detail = substitution(now, commit).detail ?? `${short(commit)} is deployed already`
   return { ...skip('already-deployed', detail), pollSoon: now.announcedInTip === 'missing' && now.announced !== null }
 }
 
@@ -152,20 +152,29 @@ function runsAgain({ trigger, announced, deployed, tags }: Situation): boolean {
   }
 }
 
-function substitution({ announced, announcedInTip, tags }: Situation, commit: Sha): string | null {
-  if (announced === null || announced === commit) return null
-  if (tags !== null) {
-    if (announcedInTip === 'missing')
-      return `the announced tag ${tags.announced} is not on the remote; ${tags.tip} was taken`
-    return tags.announced === tags.tip ? null : `the tag ${tags.announced} comes before ${tags.tip}, which was taken`
-  }
+interface Substitution {
+  readonly reason: RunReason | null
+  readonly detail: string | null
+}
+
+const AS_ANNOUNCED: Substitution = { reason: null, detail: null }
+
+/** Why another commit than the announced one is deployed. One that is merely older needs no reason. */
+function substitution({ announced, announcedInTip, tags }: Situation, commit: Sha): Substitution {
+  if (announced === null || announced === commit) return AS_ANNOUNCED
+  const taken = tags === null ? `the tip ${short(commit)}` : tags.tip
+  const missed = tags === null ? `the announced ${short(announced)}` : `the announced tag ${tags.announced}`
   if (announcedInTip === 'missing') {
-    return `the announced ${short(announced)} is not on the remote; the tip ${short(commit)} was taken`
+    return { reason: 'announced-missing', detail: `${missed} is not on the remote; ${taken} was taken` }
   }
-  if (announcedInTip === 'no') {
-    return `the announced ${short(announced)} is not on the branch any more; the tip ${short(commit)} was taken`
+  if (tags !== null) {
+    return tags.announced === tags.tip
+      ? AS_ANNOUNCED
+      : { reason: null, detail: `the tag ${tags.announced} comes before ${tags.tip}, which was taken` }
   }
-  return null
+  return announcedInTip === 'no'
+    ? { reason: 'announced-missing', detail: `${missed} is not on the branch any more; ${taken} was taken` }
+    : AS_ANNOUNCED
 }
 
 function skip(reason: RunReason, detail: string) {

@@ -146,6 +146,8 @@ export type RunEnd = (typeof RUN_ENDS)[number]
 export type RunState = 'queued' | 'running' | RunEnd
 
 export type RunReason =
+  // any end: the announced commit is not on the ref, and its tip was taken
+  | 'announced-missing'
   // skipped
   | 'already-deployed'
   | 'stale'

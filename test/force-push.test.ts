@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
+import { short } from '../src/decide.ts'
 import type { Sha } from '../src/model.ts'
 import { createSite, type Daemon, type Site } from './support/daemon.ts'
 import { git, type Origin, sha } from './support/git.ts'
@@ -135,6 +136,29 @@ test('a branch that is deleted leaves what is deployed, and is followed again wh
   const b = await origin.commit({ a: '2' })
   assert.equal(await announce(null, b), 'succeeded')
   assert.equal(await deployed(), b)
+})
+
+test('a run that takes the tip, since the announced commit is not on the branch, says so whatever its end', async (t) => {
+  const { origin, daemon, site, announce } = await scene(t)
+  const a = await origin.commit({ a: '1' })
+  await announce(null, a)
+  const lost = await origin.commit({ a: '2' })
+  await announce(a, lost)
+  await origin.forceTo(a)
+  const b = await origin.commit({ b: '1' })
+  await announce(lost, b)
+  const tellOf = async (guid: string) => {
+    const { state, commit, reason, detail } = await daemon.ended(await daemon.accepted({ after: lost, guid }))
+    return { state, commit, reason, detail }
+  }
+  const c = await origin.commit({ b: '2' })
+  const taken = `the announced ${short(lost)} is not on the branch any more; the tip ${short(c)} was taken`
+  assert.deepEqual(await tellOf('late'), { state: 'succeeded', commit: c, reason: 'announced-missing', detail: taken })
+  site.script('deploy.sh', 'exit 3')
+  const d = await origin.commit({ b: '3' })
+  const failed = await tellOf('later')
+  assert.deepEqual([failed.state, failed.commit, failed.reason], ['failed', d, 'announced-missing'])
+  assert.match(failed.detail ?? '', /is not on the branch any more; the tip \w+ was taken; .*\b3\b/)
 })
 
 test('a commit that is announced before it can be fetched is waited for', async (t) => {

@@ -131,7 +131,8 @@ export function createChoice({ store, workOf, log, now, stopping, onPollSoon }: 
         throw new Ended('skipped', decision.reason, decision.detail)
       }
       progress.considered = decision.commit
-      progress.run = { ...run, ref, commit: decision.commit, previous: deployed, detail: decision.detail }
+      const { commit, reason, detail } = decision
+      progress.run = { ...run, ref, commit, previous: deployed, reason, detail }
       return decision.commit
     },
 

@@ -94,8 +94,9 @@ export function createEnding(parts: EndingParts): Ending {
     return await inTurn(run.target, undefined, () => settleAlone(progress, outcome, recovery))
   }
 
-  async function settleAlone(progress: Progress, outcome: Outcome, recovery: FollowUp | null): Promise<Report> {
+  async function settleAlone(progress: Progress, end: Outcome, recovery: FollowUp | null): Promise<Report> {
     const { run, target, phases } = progress
+    const outcome = withItsChoice(run, end)
     const at = now()
     // What is deployed may have changed in no other way, where the lane is ours. What was seen by polls may have.
     const instance = (await untilStored(() => store.instance(run.target))) ?? progress.instance
@@ -317,6 +318,12 @@ export function createEnding(parts: EndingParts): Ending {
   }
 
   return { end, interrupted, untilStored }
+}
+
+/** Whatever the end, it tells of another commit than the announced one. */
+function withItsChoice({ reason, detail }: Run, outcome: Outcome): Outcome {
+  const details = [detail, outcome.detail].filter((part) => part !== null)
+  return { ...outcome, reason: outcome.reason ?? reason, detail: details.length === 0 ? null : details.join('; ') }
 }
 
 /** An end that no exit code or signal tells. */

@@ -82,7 +82,9 @@ export function createRunner(parts: RunnerParts): Runner {
       return
     }
     log.info('started', { ...fields, trigger: run.trigger, attempt: run.attempt })
-    const progress = begin({ ...run, repo: repositoryOf(target, run.repo) }, target, instance)
+    // What was decided before it was returned to the queue is decided anew.
+    const anew = { ...run, repo: repositoryOf(target, run.repo), reason: null, detail: null }
+    const progress = begin(anew, target, instance)
     const outcome = await attempt(progress)
     if (outcome === 'returned') {
       await store.returned(run.id)
