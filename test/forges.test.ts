@@ -341,11 +341,18 @@ describe('GitHub in particular', () => {
     assert.match(detailOf(await accept(forge, signed('load=x', form), ['s'])), /no field `payload`/)
   })
 
-  test('bytes that are not UTF-8 are unauthentic, whoever signed them', async () => {
-    const body = Buffer.from([0x7b, 0xff, 0x7d])
-    const signature = `sha256=${createHmac('sha256', 's').update(body).digest('hex')}`
-    const headers = { ...signed('').headers, 'x-hub-signature-256': signature }
-    assert.equal((await accept(forge, { headers, body }, ['s'])).kind, 'unauthentic')
+  test('a signed body that is empty, or not UTF-8, is invalid; unsigned it is unauthentic', async () => {
+    for (const [body, problem] of [
+      [Buffer.from([0x7b, 0xff, 0x7d]), /not UTF-8/],
+      [Buffer.alloc(0), /not JSON/],
+    ] as const) {
+      const signature = `sha256=${createHmac('sha256', 's').update(body).digest('hex')}`
+      const headers = { ...signed('').headers, 'x-hub-signature-256': signature }
+      assert.match(detailOf(await accept(forge, { headers, body }, ['other', 's'])), problem)
+      assert.equal((await accept(forge, { headers, body }, ['other'])).kind, 'unauthentic')
+      const plain = await accept(forge, { headers: { ...headers, 'content-type': 'text/plain' }, body }, ['s'])
+      assert.equal(plain.kind, 'unsupported-type')
+    }
   })
 
   test('the old SHA-1 signature proves nothing', async () => {
