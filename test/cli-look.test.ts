@@ -1,6 +1,6 @@
 /** The verbs that look: status, runs, deliveries, show and logs, for people and for programs. */
 import assert from 'node:assert/strict'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { landfall, onTerminal, start } from './support/cli.ts'
@@ -251,4 +251,39 @@ test('status tells of a pattern by its branches, of a retired one as such, and w
   const deletion = { branch: 'feature/x', before: skipped, after: null } as const
   assert.equal((await daemon.ended(await daemon.accepted(deletion))).state, 'succeeded')
   assert.match(await look.onTerminal('status', 'site@feature/x'), /retired +just now/)
+})
+
+const VERBS = [['status'], ['status', 'site'], ['runs'], ['deliveries'], ['show', '1'], ['logs', '1']]
+
+test('who looks is answered although the file has got mistakes since, and is told so in one line', async (t) => {
+  const { site, daemon, look } = await served(t)
+  await daemon.ended(await daemon.accepted({ after: commit(1) }))
+  const before = await Promise.all(VERBS.map((verb) => look(...verb)))
+  site.configure(`${BARE}brunches = "main"\nuser = 7\n[hook.github.typo]\n`)
+  const after = await Promise.all(VERBS.map((verb) => look(...verb)))
+  const file = join(site.directory, 'landfall.toml')
+  for (const [index, { code, stdout, stderr }] of after.entries()) {
+    assert.deepEqual([code, stdout], [0, before[index]?.stdout], VERBS[index]?.join(' '))
+    assert.match(stderr, /^\S+landfall\.toml has mistakes, .*: landfall check\n$/)
+  }
+  const flagged = await landfall(['-c', file, 'status'], { cwd: site.directory })
+  assert.match(flagged.stderr, new RegExp(`told by: landfall -c ${file} check\n$`))
+  assert.equal((await look('check')).code, 2)
+})
+
+test('a file that is no TOML, or whose data_dir is wrong, or that others may write, tells nobody where to look', async (t) => {
+  const { site, look } = await served(t)
+  const file = join(site.directory, 'landfall.toml')
+  const text = readFileSync(file, 'utf8')
+  const refused = async (written: string, why: RegExp) => {
+    writeFileSync(file, written)
+    const { code, stdout, stderr } = await look('status')
+    assert.deepEqual([code, stdout], [2, ''], stderr)
+    assert.match(stderr, why)
+  }
+  await refused(`${text}[target.site\n`, /:\d+:\d+: syntax: /)
+  await refused(text.replace(/^data_dir = .*$/m, 'data_dir = 5'), /:1:1: data_dir: must be a string/)
+  await refused(text.replace(/^data_dir = .*$/m, 'data_dir = ""'), /:1:1: data_dir: must be a path/)
+  chmodSync(file, 0o602)
+  await refused(`${text}typo = 1\n`, /can be written by everybody/)
 })

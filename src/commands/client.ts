@@ -4,7 +4,7 @@ import { type IncomingMessage, type RequestOptions, request } from 'node:http'
 import { request as requestSecurely } from 'node:https'
 import { join } from 'node:path'
 import { findConfig } from '../config/find.ts'
-import { readConfig } from '../config/read.ts'
+import { readDataDir } from '../config/read.ts'
 import { LandfallError, messageOf, systemCode } from '../errors.ts'
 
 /** Parameters of a query; those that are undefined are left out. */
@@ -24,10 +24,18 @@ export interface Client {
   stream(path: string, query: Query, accept: string): AsyncGenerator<Buffer>
 }
 
-/** The daemon of the configuration that this command line means. No secret is opened for it. */
+/**
+ * The daemon of the configuration that this command line means. No secret is opened for it; and when somebody has broken
+ * something is when one looks, so mistakes in the file are said, and no more.
+ */
 export async function connect(configFlag: string | undefined): Promise<Client> {
   const file = await findConfig({ flag: configFlag, passedOver: (why) => console.error(why) })
-  return clientOf((await readConfig({ file, secrets: 'leave' })).dataDir)
+  const { dataDir, isFaultless } = await readDataDir(file)
+  if (!isFaultless) {
+    const check = `landfall${configFlag === undefined ? '' : ` -c ${configFlag}`} check`
+    console.error(`${file} has mistakes, which a landfall that runs has not taken over. They are told by: ${check}`)
+  }
+  return clientOf(dataDir)
 }
 
 export function clientOf(dataDir: string): Client {

@@ -107,6 +107,7 @@ function keyOf(path: Path): string {
 export interface Problems {
   /** `what` is a sentence that begins with a verb or a quoted value: it follows the key. */
   add(path: Path, what: string): void
+  areNone(): boolean
   /** Throws `config` with every problem, one a line, in the order of the file; returns where there is none. */
   throwIfAny(): void
 }
@@ -120,6 +121,7 @@ export function createProblems(file: string, document: Document): Problems {
       // What is wrong in [defaults] would else be said again by each target that takes it from there.
       if (!found.some((problem) => problem.text === text)) found.push({ place, text })
     },
+    areNone: () => found.length === 0,
     throwIfAny() {
       if (found.length === 0) return
       found.sort((a, b) => a.place.line - b.place.line || a.place.column - b.place.column)

@@ -32,12 +32,24 @@ export interface ReadConfigOptions {
 }
 
 /** Throws `config`, its message a line for each mistake: `file:line:column: key: what is wrong`. */
-export async function readConfig({
-  file,
-  env = process.env,
-  secrets,
-  user: account = ownAccount(),
-}: ReadConfigOptions): Promise<Config> {
+export async function readConfig(options: ReadConfigOptions): Promise<Config> {
+  const { config, problems } = await examine(options)
+  problems.throwIfAny()
+  return config
+}
+
+/**
+ * Where the landfall is that goes by this file, for one who only asks it: it goes on although the file has got mistakes, and
+ * then is there to be asked. Throws `config` where `data_dir` itself is among them, or the file cannot be read as TOML.
+ */
+export async function readDataDir(file: string): Promise<{ readonly dataDir: string; readonly isFaultless: boolean }> {
+  const { config, problems, checked } = await examine({ file, secrets: 'leave' })
+  if (checked.isFaulty(['data_dir'])) problems.throwIfAny()
+  return { dataDir: config.dataDir, isFaultless: problems.areNone() }
+}
+
+/** With any problems, of the result only what they are not about is worth something. */
+async function examine({ file, env = process.env, secrets, user: account = ownAccount() }: ReadConfigOptions) {
   const runsAs = secrets === 'resolve' ? account : null
   const text = await readTrusted(file, runsAs)
   if (text === null) throw new LandfallError('config', `${file}: there is no such file; "landfall init" makes one`)
@@ -54,8 +66,7 @@ export async function readConfig({
   if (namesIn(document.value['target']).length === 0 && !checked.isFaulty(['target']))
     problems.add(['target'], 'there is nothing to do: add a [target.<name>] with the repository to follow')
   const config = await assemble({ file, base, checked, problems, hookNames, runsAs, account, readSecret })
-  problems.throwIfAny()
-  return config
+  return { config, problems, checked }
 }
 
 export interface AssembleParts {
