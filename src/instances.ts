@@ -1,5 +1,5 @@
 /** A target's incarnations: their names, what a delivery means for each, and what the end of a run changes. */
-import { createHash } from 'node:crypto'
+import { atBranch } from './config/at-branch.ts'
 import type { Config, Hook, Target } from './config/config.ts'
 import { matchesRefName, matchesRepository } from './globs.ts'
 import type { Change, Instance, Outcome, Received, Run, Sha } from './model.ts'
@@ -58,21 +58,6 @@ export function repositoryOf(target: Target, repo: string): string {
   return target.repoIsGlob ? repo : target.repo
 }
 
-function atBranch(target: Target, branch: string): Target {
-  const fill = (text: string): string => text.replaceAll('{branch}', () => branch)
-  const fillPath = (text: string): string => text.replaceAll('{branch}', () => pathName(branch))
-  return {
-    ...target,
-    current: target.current && fillPath(target.current),
-    path: target.path && fillPath(target.path),
-    lane: target.lane && fill(target.lane),
-    env: Object.fromEntries(
-      // A secret is what it is, and masked as such.
-      Object.entries(target.env).map(([name, value]) => [name, target.masked.includes(value) ? value : fill(value)]),
-    ),
-  }
-}
-
 /**
  * Whether `{branch}` has led this instance to a place that another target names outright, as a sentence; or null. Whoever may
  * push chooses the names of branches, and a link or a tree is one target's.
@@ -86,20 +71,6 @@ export function placeTaken({ targets }: Config, target: Target): string | null {
       return `${word} would be ${place}, which is the target ${owner.name}'s: its branch is named like it`
   }
   return null
-}
-
-/**
- * A branch as one component of a path: itself where it can be one, else its letters and digits with a digest behind `--`, which
- * no name that stays itself has. So `feature/x` and `feature-x` never meet.
- */
-export function pathName(branch: string): string {
-  if (branch.length <= 100 && /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/.test(branch)) return branch
-  const readable = branch
-    .replace(/[^A-Za-z0-9]+/g, '-')
-    .replace(/^-/, '')
-    .slice(0, 60)
-    .replace(/-$/, '')
-  return `${readable || 'x'}--${createHash('sha256').update(branch).digest('hex').slice(0, 12)}`
 }
 
 /**
