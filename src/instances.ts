@@ -239,9 +239,20 @@ export function deletionOf(target: Target, repo: string, branch: string, trigger
   return { ...orderFor(target, repo, { trigger, ref: `${HEADS}${branch}`, announced: null }), event: DELETE }
 }
 
+/** The link or the tree of a target at its branch; null where it has neither. */
+export function placeOf({ current, path }: Target): string | null {
+  return current ?? path
+}
+
+/** What the files of the target's tree are at; null where it has none, or was given another path since the last run. */
+export function filesOf({ checkout, path }: Target, { place, filesAt }: Instance): Sha | null {
+  return checkout === 'inplace' && place === path ? filesAt : null
+}
+
 /** A failed script leaves the files of a tree in place where it has found them, which is not what is deployed. */
-export function filesAreElsewhere({ checkout }: Target, { deployed, filesAt }: Instance): boolean {
-  return checkout === 'inplace' && deployed !== null && filesAt !== deployed.commit
+export function filesAreElsewhere(target: Target, instance: Instance): boolean {
+  const { deployed } = instance
+  return target.checkout === 'inplace' && deployed !== null && filesOf(target, instance) !== deployed.commit
 }
 
 // --- Ends ---------------------------------------------------------------------------------------------------------

@@ -257,7 +257,9 @@ export interface Instance {
   readonly doubt: Doubt | null
   /** The remote's default branch as last seen (`main`), for targets that follow it. */
   readonly defaultBranch: string | null
-  /** What the files of a working tree in place are at; null where there is none, or it is not known. */
+  /** The link or working tree that its runs have last made their own, absolute; null before the first that has one. */
+  readonly place: string | null
+  /** What the files of a working tree at `place` are at; null where there is none, or it is not known. */
   readonly filesAt: Sha | null
   /** Since when polls have not found its branch; null while it is there, or nobody has looked. */
   readonly goneSince: number | null

@@ -93,6 +93,35 @@ test('status tells what the files are at beside what is deployed, and restore_on
   }
 })
 
+test('what the files are at is told of the path that they are at, and a push brings another path to what is deployed', async (t) => {
+  const { site, origin } = await inPlace(t)
+  const daemon = await site.start()
+  const before = sha(await git(origin.path, 'rev-parse', 'main'))
+  const commit = await origin.commit({ 'file.txt': '1' })
+  await daemon.ended(await daemon.accepted({ after: commit }))
+  const file = join(site.directory, 'landfall.toml')
+  const text = readFileSync(file, 'utf8')
+  const changed = async (to: string) => {
+    const earlier = daemon.logged('reloaded').length
+    writeFileSync(file, text.replace('checkout = "inplace"\npath = "tree"', to))
+    daemon.signal('SIGHUP')
+    await until('the reload', () => daemon.logged('reloaded').length > earlier)
+    return (await daemon.target('site')).filesAt
+  }
+  assert.equal(await changed('path = "moved"'), null)
+  assert.equal(await changed('path = "tree"'), commit)
+  assert.equal(await changed('checkout = "release"'), null)
+  writeFileSync(file, text.replace('path = "tree"', 'path = "moved"'))
+  await daemon.stop()
+
+  const next = await site.start()
+  assert.equal((await next.target('site')).filesAt, null)
+  const run = await next.ended(await next.accepted({ before, after: commit }))
+  const { deployed, filesAt } = await next.target('site')
+  assert.deepEqual([run.trigger, run.state, deployed?.commit, filesAt], ['push', 'succeeded', commit, commit])
+  assert.equal(readFileSync(join(site.directory, 'moved/file.txt'), 'utf8'), '1')
+})
+
 test('a commit that takes a failed one back reaches the tree, though it differs from the deployed one in none of the paths', async (t) => {
   const { site, origin, read } = await inPlace(t, 'paths = ["file.txt"]')
   const daemon = await site.start()

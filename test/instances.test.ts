@@ -21,6 +21,7 @@ const INSTANCE: Instance = {
   rejected: [],
   doubt: null,
   defaultBranch: null,
+  place: null,
   filesAt: null,
   goneSince: null,
   retiredAt: null,

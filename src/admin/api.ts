@@ -8,7 +8,7 @@ import { gidOfGroup } from '../config/accounts.ts'
 import type { Config } from '../config/config.ts'
 import type { DataDir } from '../data-dir.ts'
 import { LandfallError, messageOf } from '../errors.ts'
-import { targetOfRun } from '../instances.ts'
+import { filesOf, targetOf, targetOfRun } from '../instances.ts'
 import { startListening } from '../listen.ts'
 import { type Instance, type Log, RUN_ENDS, type Run } from '../model.ts'
 import type { PollResult } from '../polling/look.ts'
@@ -136,12 +136,13 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
     const [activity, speakers] = await Promise.all([store.activity(), store.speakers()])
     return (instance) => {
       const target = config().targets.find(({ name }) => name === instance.target)
+      const own = targetOf(config(), instance.name)
       const hook = target?.hook ?? null
       const active = activity.get(instance.name)
       const speaker = speakers.find((one) => one.hook === hook && one.repo === instance.repo.toLowerCase())
       return {
         hook,
-        isInPlace: target?.checkout === 'inplace',
+        filesAt: own === undefined ? null : filesOf(own, instance),
         last: active?.last ?? null,
         running: active?.running ?? null,
         queued: active?.queued ?? 0,

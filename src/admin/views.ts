@@ -1,5 +1,5 @@
 /** Nouns as the API shows them: camelCase, times ISO 8601 UTC. */
-import type { Delivery, Instance, Run } from '../model.ts'
+import type { Delivery, Instance, Run, Sha } from '../model.ts'
 
 const time = (ms: number): string => new Date(ms).toISOString()
 const timeOrNull = (ms: number | null): string | null => (ms === null ? null : time(ms))
@@ -38,7 +38,8 @@ export function viewRun(run: Run) {
 }
 
 export interface TargetFacts {
-  readonly isInPlace: boolean
+  /** What the files of its working tree in place are at. */
+  readonly filesAt: Sha | null
   readonly hook: string | null
   readonly last: Run | null
   readonly running: number | null
@@ -50,7 +51,7 @@ export interface TargetFacts {
 }
 
 export function viewTarget(instance: Instance, facts: TargetFacts) {
-  const { name, target, repo, state, deployed, wanted, rejected, filesAt } = instance
+  const { name, target, repo, state, deployed, wanted, rejected } = instance
   return {
     name,
     target,
@@ -61,7 +62,7 @@ export function viewTarget(instance: Instance, facts: TargetFacts) {
     hold: null,
     deployed: deployed && { ...deployed, at: time(deployed.at) },
     wanted: wanted && { ...wanted, at: time(wanted.at) },
-    filesAt: facts.isInPlace ? filesAt : null,
+    filesAt: facts.filesAt,
     retiredAt: timeOrNull(instance.retiredAt),
     rejected,
     running: facts.running,

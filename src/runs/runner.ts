@@ -2,7 +2,7 @@ import type { Config, Target } from '../config/config.ts'
 import { type DataDir, exists } from '../data-dir.ts'
 import { short } from '../decide.ts'
 import { hasCode, messageOf, systemCode } from '../errors.ts'
-import { DELETE, placeTaken, repositoryOf, targetOfRun, whyGone } from '../instances.ts'
+import { DELETE, filesOf, placeOf, placeTaken, repositoryOf, targetOfRun, whyGone } from '../instances.ts'
 import type { Clock, Instance, Log, Outcome, PhaseName, Run, Sha } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
 import type { QueueChange, Store } from '../stores/store.ts'
@@ -148,6 +148,7 @@ export function createRunner(parts: RunnerParts): Runner {
     progress.remote = remote
     const wrongLink = placeTaken(config(), target) ?? (await releases.wrongLink(target))
     if (wrongLink !== null) throw new Ended('unstartable', null, wrongLink)
+    await takePlace(progress)
     const [site, script] = await Promise.all([scripts.site(target, run), scripts.find(target, run)])
     const commit = await timed(progress, 'fetch', async () => {
       const chosen = await choice.choose(progress, await choice.fetch(progress, remote, site))
@@ -162,6 +163,13 @@ export function createRunner(parts: RunnerParts): Runner {
     if (script.kind === 'unstartable') throw new Ended('unstartable', null, script.detail)
     const next: Next = { remote, site, script, commit }
     return target.checkout === 'inplace' ? await inPlace(progress, next) : await release(progress, next)
+  }
+
+  /** Before anything there is changed: what is known of the files is known of the tree that they are in. */
+  async function takePlace({ target, instance }: Progress): Promise<void> {
+    const place = placeOf(target)
+    if (place === null || place === instance.place) return
+    await untilStored(() => store.tookPlace(instance.name, place))
   }
 
   async function release(progress: Progress, { remote, site, script, commit }: Next): Promise<Outcome> {
@@ -227,7 +235,7 @@ export function createRunner(parts: RunnerParts): Runner {
     )
     const { was, notes } = await checkedOut.catch(async (cause: unknown) => {
       // Refused: the tree is as it was.
-      const { filesAt } = instance
+      const filesAt = filesOf(target, instance)
       if (hasCode(cause, 'unstartable')) await untilStored(() => store.remember(instance.name, { filesAt }))
       throw cause
     })

@@ -20,6 +20,7 @@ export type Journey = Pick<
   | 'reconfigured'
   | 'listed'
   | 'seen'
+  | 'tookPlace'
   | 'remember'
   | 'fellSilent'
   | 'prune'
@@ -208,6 +209,11 @@ export function createJourney(parts: {
         }
       }),
     seen: (instance, at) => write(() => queueing.see(instance, at)),
+    tookPlace: (instance, place) =>
+      write(() => {
+        sql.leavePlace.run(place, instance)
+        sql.takePlace.run(place, instance)
+      }),
     remember: (instance, change) => write(() => patch(instance, change)),
     fellSilent: (hook, repo, at) => write(() => void sql.silent.run(at, hook, repo.toLowerCase())),
 
@@ -274,6 +280,8 @@ function prepare(db: DatabaseSync) {
     defaultBranch: db.prepare('update instances set default_branch = ? where name = ?'),
     rejected: db.prepare('update instances set rejected = ? where name = ?'),
     filesAt: db.prepare('update instances set files_at = ? where name = ?'),
+    leavePlace: db.prepare('update instances set place = null, files_at = null where place = ? and name <> ?'),
+    takePlace: db.prepare('update instances set place = ?, files_at = null where name = ?'),
     goneSince: db.prepare('update instances set gone_since = ? where name = ?'),
     retiredAt: db.prepare('update instances set retired_at = ? where name = ?'),
     list: db.prepare('insert into listings (listing, repo, listed_at) values (?, ?, ?) on conflict do nothing'),

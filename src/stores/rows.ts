@@ -75,6 +75,7 @@ export function toInstance(row: Row): Instance {
     rejected: JSON.parse(text(row['rejected'])) as Sha[],
     doubt: doubt && { tip: doubt, since: intOrNull(row['doubt_since']) },
     defaultBranch: textOrNull(row['default_branch']),
+    place: textOrNull(row['place']),
     filesAt: sha(row['files_at']),
     goneSince: intOrNull(row['gone_since']),
     retiredAt: intOrNull(row['retired_at']),

@@ -138,6 +138,12 @@ const MIGRATIONS: readonly string[] = [
     primary key (hook, id)
   ) strict, without rowid;
   `,
+  // Where the files were whose commit is on record is not known: the configuration may have changed since.
+  `
+  alter table instances add column place text;
+  update instances set files_at = null;
+  create index instances_at_place on instances (place) where place is not null;
+  `,
 ]
 
 export const SCHEMA_VERSION = MIGRATIONS.length

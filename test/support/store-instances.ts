@@ -43,6 +43,39 @@ export function judgeInstances(open: OpenStore): void {
     assert.deepEqual([state, now, considered, retiredAt], ['new', null, null, null])
   })
 
+  test('a link or tree is of the instance that took it last, and what files are at is told of that place alone', async (t) => {
+    const store = await open(t)
+    const other = { ...BRANCH, name: 'site@y', branch: 'y' }
+    for (const instance of [BRANCH, other]) await queued(store, { instance, announced: commit(1) })
+    const placed = async (name: string) => {
+      const { place, filesAt } = (await store.instance(name)) ?? {}
+      return [place, filesAt]
+    }
+    await store.tookPlace('site@x', '/srv/a')
+    await store.remember('site@x', { filesAt: commit(1) })
+    assert.deepEqual(
+      [await placed('site@x'), await placed('site@y')],
+      [
+        ['/srv/a', commit(1)],
+        [null, null],
+      ],
+    )
+    await store.tookPlace('site@x', '/srv/b')
+    assert.deepEqual(await placed('site@x'), ['/srv/b', null])
+    await store.remember('site@x', { filesAt: commit(1) })
+    await store.tookPlace('site@y', '/srv/b')
+    assert.deepEqual(
+      [await placed('site@x'), await placed('site@y')],
+      [
+        [null, null],
+        ['/srv/b', null],
+      ],
+    )
+    await store.remember('site@y', { retiredAt: 9 })
+    await queued(store, { instance: other, announced: commit(2) })
+    assert.deepEqual(await placed('site@y'), [null, null])
+  })
+
   test('of one deletion there is one run', async (t) => {
     const store = await open(t)
     await queued(store, { instance: BRANCH, announced: commit(1) })
