@@ -59,21 +59,6 @@ export function repositoryOf(target: Target, repo: string): string {
 }
 
 /**
- * Whether `{branch}` has led this instance to a place that another target names outright, as a sentence; or null. Whoever may
- * push chooses the names of branches, and a link or a tree is one target's.
- */
-export function placeTaken({ targets }: Config, target: Target): string | null {
-  const outright = targets.filter(({ name }) => name !== target.name)
-  for (const word of ['current', 'path'] as const) {
-    const place = target[word]
-    const owner = outright.find(({ current, path }) => place !== null && (current === place || path === place))
-    if (owner !== undefined)
-      return `${word} would be ${place}, which is the target ${owner.name}'s: its branch is named like it`
-  }
-  return null
-}
-
-/**
  * Null: the run waits for no other. Asked of the configuration each time, and not kept with the run: two lanes for one instance
  * would overlap.
  */

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync, writeFile
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { pathName } from '../src/config/at-branch.ts'
-import { createSite, type Daemon, type Site } from './support/daemon.ts'
+import { createSite, type Daemon, type Push, type Site } from './support/daemon.ts'
 import { git, sha } from './support/git.ts'
 import { until } from './support/until.ts'
 
@@ -197,6 +197,88 @@ test('a branch that is named like another target’s link does not get it', asyn
   assert.deepEqual([run.target, run.state], ['preview@site', 'unstartable'])
   assert.match(run.detail ?? '', /which is the target prod's/)
   assert.equal(readlinkSync(join(site.directory, 'live/site')), live)
+})
+
+/** Of the one target of several that a push moves. */
+async function runOf(daemon: Daemon, push: Push): Promise<number> {
+  const { body } = await daemon.post(push)
+  return body.targets?.find(({ run }) => run !== undefined)?.run ?? assert.fail(JSON.stringify(body))
+}
+
+test('a place that two targets come to by the names of their branches is whose came first, over a restart too', async (t) => {
+  for (const [kind, place] of [
+    ['release', 'current'],
+    ['inplace', 'path'],
+  ] as const) {
+    const site = createSite(t)
+    const origin = await site.origin('acme/site')
+    const live = join(site.directory, 'live')
+    mkdirSync(live)
+    site.script('acme/site', 'true')
+    site.script('gone.sh', 'echo "$PWD" >> "$OUT/gone"')
+    const target = (name: string, pattern: string, where: string) =>
+      `[target.${name}]\nrepo = "acme/site"\nbranches = "${pattern}"\ncheckout = "${kind}"\n${place} = "live/${where}"\non_delete = "gone.sh"\non_failure = "gone.sh"\n`
+    site.configure(target('one', 'b-*', '{branch}-x') + target('other', 'x*', 'b-1-{branch}'))
+    const push = async (daemon: Daemon, branch: string) => {
+      const before = await origin.commit({ 'file.txt': branch })
+      await origin.branch(branch, before)
+      return await daemon.ended(await runOf(daemon, { branch, after: await origin.commit({ 'file.txt': branch }) }))
+    }
+    const files = () => readFileSync(join(live, 'b-1-x/file.txt'), 'utf8')
+    const first = await site.start()
+    assert.equal((await push(first, 'b-1')).state, 'succeeded')
+    const refused = async (daemon: Daemon, branch: string) => {
+      const { state, detail } = await push(daemon, branch)
+      assert.equal(state, 'unstartable', detail ?? '')
+      assert.match(
+        detail ?? '',
+        new RegExp(`^${place} would be ${live}/b-1-x: other@x and one@b-1 both .* one@b-1 was first`),
+      )
+      assert.equal(files(), 'b-1')
+    }
+    await refused(first, 'x')
+    await first.stop()
+    const second = await site.start()
+    await refused(second, 'x')
+    assert.equal((await push(second, 'b-1')).state, 'succeeded')
+
+    const tip = sha(await git(origin.path, 'rev-parse', 'x'))
+    await origin.deleteBranch('x')
+    assert.equal(
+      (await second.ended(await runOf(second, { branch: 'x', before: tip, after: null }))).state,
+      'succeeded',
+    )
+    assert.equal(files(), 'b-1', 'nor does its end touch what is another’s')
+    await second.quiet()
+    assert.equal(site.lines('gone').includes(join(live, 'b-1-x')), false)
+
+    const other = sha(await git(origin.path, 'rev-parse', 'b-1'))
+    await origin.deleteBranch('b-1')
+    await second.ended(await runOf(second, { branch: 'b-1', before: other, after: null }))
+    if (kind === 'release') assert.equal((await push(second, 'x')).state, 'succeeded', 'it is free again')
+  }
+})
+
+test('of two runs that come to one place at the same time one has it', async (t) => {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  mkdirSync(join(site.directory, 'live'))
+  site.script('acme/site', 'echo "$LANDFALL_TARGET" >> "$OUT/runs"', 'until test -e "$OUT/go"; do sleep 0.05; done')
+  const target = (name: string, pattern: string, where: string) =>
+    `[target.${name}]\nrepo = "acme/site"\nlane = "${name}"\nbranches = "${pattern}"\ncurrent = "live/${where}"\n`
+  site.configure(target('one', 'b-*', '{branch}-x') + target('other', 'x*', 'b-1-{branch}'))
+  const daemon = await site.start()
+  const runs: number[] = []
+  for (const branch of ['b-1', 'x']) {
+    await origin.branch(branch, 'main')
+    runs.push(await runOf(daemon, { branch, after: await origin.commit({ 'file.txt': branch }) }))
+  }
+  const isOver = async () => (await daemon.runs()).filter(({ state }) => state === 'unstartable').length === 1
+  await until('the one that comes second', isOver)
+  writeFileSync(join(site.out, 'go'), '')
+  const states = (await Promise.all(runs.map((run) => daemon.ended(run)))).map(({ state }) => state)
+  assert.deepEqual(states.toSorted(), ['succeeded', 'unstartable'])
+  assert.equal(site.lines('runs').length, 1)
 })
 
 test('branches that were pushed and deleted hold up their lane once and not each', async (t) => {

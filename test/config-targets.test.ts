@@ -109,6 +109,34 @@ describe('one place, one owner', () => {
     await oneMistake(current, '8:1: target.docs.current', /is also the path of the target "site"/)
   })
 
+  test('a place that two targets come to by branches which the file names', async () => {
+    const two = (one: string, other: string) => targeted(`${one}\n[target.docs]\nrepo = "acme/docs"\n${other}\n`)
+    const clash = (one: string, other: string, what: RegExp) =>
+      oneMistake(two(one, other), '10:1: target.docs.current', what)
+    const glob = 'branches = ["main", "x-*"]\ncurrent = "/srv/{branch}-x"'
+    await clash(
+      glob,
+      'branches = "main-x"\ncurrent = "/srv/main-x"',
+      /is also the current of the target "site" for the branch "main"$/,
+    )
+    await clash(
+      glob,
+      'branches = "main-x"\ncurrent = "/srv/{branch}"',
+      /is for the branch "main-x" also the .*"site" for the branch "main"$/,
+    )
+    await clash(
+      'branches = "y"\ncurrent = "/srv/y"',
+      'branches = ["*", "y"]\ncurrent = "/srv/{branch}"',
+      /is for the branch "y" also the current of the target "site"$/,
+    )
+    assert.deepEqual(
+      await mistakes(two(glob, 'branches = "*"\ncurrent = "/srv/{branch}"')),
+      [],
+      'known when it is pushed',
+    )
+    assert.deepEqual(await mistakes(two(glob, 'branches = ["main", "!*-x"]\ncurrent = "/srv/{branch}-y"')), [])
+  })
+
   test('a place that a branch of the right name would put into data_dir, or around it', async () => {
     const at = (line: string) => `data_dir = "/srv/landfall/data"\n${targeted(`branches = "*"\n${line}`)}`
     for (const line of [

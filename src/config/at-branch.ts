@@ -1,20 +1,34 @@
 /** `{branch}` in what a target says, filled in. */
 import { createHash } from 'node:crypto'
-import type { Target } from './config.ts'
+import type { Follows, Target } from './config.ts'
+import { isGlob } from './grammar.ts'
 
 export function atBranch(target: Target, branch: string): Target {
   const fill = (text: string): string => text.replaceAll('{branch}', () => branch)
-  const fillPath = (text: string): string => text.replaceAll('{branch}', () => pathName(branch))
   return {
     ...target,
-    current: target.current && fillPath(target.current),
-    path: target.path && fillPath(target.path),
+    current: target.current && placeAt(target.current, branch),
+    path: target.path && placeAt(target.path, branch),
     lane: target.lane && fill(target.lane),
     env: Object.fromEntries(
       // A secret is what it is, and masked as such.
       Object.entries(target.env).map(([name, value]) => [name, target.masked.includes(value) ? value : fill(value)]),
     ),
   }
+}
+
+/** Where the file says outright that a link or tree is, and for which branch; of what a pattern may bring it says nothing. */
+export function placesSaid(
+  written: string,
+  follows: Follows,
+): readonly { readonly place: string; readonly branch: string | null }[] {
+  if (!written.includes('{branch}')) return [{ place: written, branch: null }]
+  const branches = follows.kind === 'branch' ? [follows.branch] : follows.kind === 'branches' ? follows.patterns : []
+  return branches.filter((branch) => !isGlob(branch)).map((branch) => ({ place: placeAt(written, branch), branch }))
+}
+
+function placeAt(place: string, branch: string): string {
+  return place.replaceAll('{branch}', () => pathName(branch))
 }
 
 /**

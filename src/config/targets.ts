@@ -1,6 +1,7 @@
 /** `[target.*]`: from settings to targets, and what two keys say against each other. */
 import { resolve } from 'node:path'
 import { type Account, accountNamed } from './accounts.ts'
+import { placesSaid } from './at-branch.ts'
 import type { Follows, Target } from './config.ts'
 import type { Path, Problems } from './document.ts'
 import { isGlob, isRelativePath, quoted } from './grammar.ts'
@@ -237,16 +238,24 @@ function couldBe(component: string, name: string): boolean {
   return name === `${prefix}${between}${suffix}` && /^[A-Za-z0-9]/.test(between)
 }
 
-/** One link, or one working tree, is one target's. */
+/** One link, or one working tree, is one target's. Where patterns of branches lead is only known when there is a branch. */
 function onePlaceEach(targets: readonly Target[], { checked, problems }: TargetParts): void {
   const owners = new Map<string, string>()
   for (const target of targets) {
     for (const word of ['current', 'path'] as const) {
-      const place = target[word]
-      if (place === null) continue
-      const owner = owners.get(place)
-      if (owner === undefined) owners.set(place, `${word} of the target ${quoted(target.name)}`)
-      else problems.add(checked.writtenAt(['target', target.name, word]), `is also the ${owner}`)
+      const written = target[word]
+      if (written === null) continue
+      const places = [...placesSaid(written, target.follows), { place: written, branch: null }]
+      const at = (branch: string | null) => (branch === null ? '' : ` for the branch ${quoted(branch)}`)
+      const taken = places.find(({ place }) => owners.has(place))
+      const owner = taken && owners.get(taken.place)
+      if (owner !== undefined)
+        problems.add(
+          checked.writtenAt(['target', target.name, word]),
+          `is${at(taken?.branch ?? null)} also the ${owner}`,
+        )
+      for (const { place, branch } of places)
+        if (!owners.has(place)) owners.set(place, `${word} of the target ${quoted(target.name)}${at(branch)}`)
     }
   }
 }

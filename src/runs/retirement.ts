@@ -4,6 +4,7 @@ import type { Outcome } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
 import type { Work } from '../work.ts'
 import { Ended, endedBy, type Progress } from './ending.ts'
+import type { Places } from './places.ts'
 import type { Releases } from './releases.ts'
 import type { Scripts } from './scripts.ts'
 
@@ -12,6 +13,7 @@ export interface RetirementParts {
   readonly remotes: Remotes
   readonly releases: Releases
   readonly scripts: Scripts
+  readonly places: Places
   readonly stopping: AbortSignal
   readonly onPollSoon: (instance: string) => void
 }
@@ -20,7 +22,15 @@ export interface RetirementParts {
  * The branch of an instance was deleted: runs `on_delete`. With its success the end of the run retires the instance. What says
  * so is a hint: an old delivery may tell of a branch that has long returned, so the remote is asked first.
  */
-export function createRetirement({ workOf, remotes, releases, scripts, stopping, onPollSoon }: RetirementParts) {
+export function createRetirement({
+  workOf,
+  remotes,
+  releases,
+  scripts,
+  places,
+  stopping,
+  onPollSoon,
+}: RetirementParts) {
   async function tipOnRemote({ target, run, instance }: Progress): Promise<string | null> {
     // Git is not this target's business: the payload is believed.
     if (target.checkout === 'none' || instance.branch === null) return null
@@ -40,7 +50,8 @@ export function createRetirement({ workOf, remotes, releases, scripts, stopping,
     const detail = `branch ${instance.branch} is gone: the instance is retired, with its releases`
     if (target.onDelete === null) return endedBy('succeeded', null, detail)
     const site = await scripts.site(target, run)
-    const checkout = target.checkout === 'inplace' ? target.path : await releases.deployed(instance)
+    const tree = (await places.whyTaken(target, instance.name)) === null ? target.path : null
+    const checkout = target.checkout === 'inplace' ? tree : await releases.deployed(instance)
     // There is no commit to deploy; what was deployed is what came before.
     const last = { ...run, previous: instance.deployed?.commit ?? null }
     const outcome = await scripts.onDelete(target, last, site, checkout)

@@ -2,7 +2,7 @@ import type { Config, Target } from '../config/config.ts'
 import { type DataDir, exists } from '../data-dir.ts'
 import { short } from '../decide.ts'
 import { hasCode, messageOf, systemCode } from '../errors.ts'
-import { DELETE, filesOf, placeOf, placeTaken, repositoryOf, targetOfRun, whyGone } from '../instances.ts'
+import { DELETE, filesOf, repositoryOf, targetOfRun, whyGone } from '../instances.ts'
 import type { Clock, Instance, Log, Outcome, PhaseName, Run, Sha } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
 import type { QueueChange, Store } from '../stores/store.ts'
@@ -10,6 +10,7 @@ import type { Remote, Work } from '../work.ts'
 import { createChoice } from './choice.ts'
 import { begin, createEnding, Ended, endedBy, nothingElse, type Progress, type Report } from './ending.ts'
 import { markOf } from './environment.ts'
+import { createPlaces } from './places.ts'
 import type { Releases } from './releases.ts'
 import { createRetirement } from './retirement.ts'
 import { createScripts, type Program } from './scripts.ts'
@@ -55,10 +56,11 @@ interface Next {
 /** fetch → run → report. */
 export function createRunner(parts: RunnerParts): Runner {
   const { config, store, workOf, remotes, releases, log, now, stopping } = parts
-  const scripts = createScripts(parts)
+  const places = createPlaces(parts)
+  const scripts = createScripts({ ...parts, places })
   const { end, interrupted, untilStored } = createEnding({ ...parts, scripts })
   const choice = createChoice(parts)
-  const retire = createRetirement({ ...parts, scripts })
+  const retire = createRetirement({ ...parts, scripts, places })
 
   async function perform(run: Run): Promise<void> {
     try {
@@ -146,9 +148,8 @@ export function createRunner(parts: RunnerParts): Runner {
     const { target, run } = progress
     const remote = remotes.of(target, run.repo)
     progress.remote = remote
-    const wrongLink = placeTaken(config(), target) ?? (await releases.wrongLink(target))
+    const wrongLink = await releases.wrongLink(target)
     if (wrongLink !== null) throw new Ended('unstartable', null, wrongLink)
-    await takePlace(progress)
     const [site, script] = await Promise.all([scripts.site(target, run), scripts.find(target, run)])
     const commit = await timed(progress, 'fetch', async () => {
       const chosen = await choice.choose(progress, await choice.fetch(progress, remote, site))
@@ -161,15 +162,9 @@ export function createRunner(parts: RunnerParts): Runner {
     }
     // A script that cannot start needs no checkout.
     if (script.kind === 'unstartable') throw new Ended('unstartable', null, script.detail)
+    await untilStored(() => places.take(target, progress.instance))
     const next: Next = { remote, site, script, commit }
     return target.checkout === 'inplace' ? await inPlace(progress, next) : await release(progress, next)
-  }
-
-  /** Before anything there is changed: what is known of the files is known of the tree that they are in. */
-  async function takePlace({ target, instance }: Progress): Promise<void> {
-    const place = placeOf(target)
-    if (place === null || place === instance.place) return
-    await untilStored(() => store.tookPlace(instance.name, place))
   }
 
   async function release(progress: Progress, { remote, site, script, commit }: Next): Promise<Outcome> {
