@@ -325,6 +325,36 @@ test('check says aloud what runs with which rights, what is not checked, and wha
   assert.match(stdout, /poll +off/, 'the default of checkout = "none"')
 })
 
+test('check says which directories of links and trees are not there, and that only what runs need is missed', async (t) => {
+  const { directory, file } = await initialised(t)
+  const target = (name: string, ...lines: string[]) =>
+    [`[target.${name}]`, 'repo = "acme/site"', `user = "${userInfo().username}"`, ...lines].join('\n')
+  mkdirSync(join(directory, 'live'))
+  const more = [
+    target('link', 'current = "srv/link"'),
+    target('tree', 'path = "srv/deep/tree"'),
+    target('there', 'current = "live/link"'),
+    target('made', 'path = "live/tree"'),
+    target('many', 'branches = "*"', 'current = "previews/{branch}"'),
+    target('deep', 'branches = ["main", "x-*"]', 'current = "deep/{branch}/link"'),
+  ]
+  writeFileSync(file, `${readFileSync(file, 'utf8')}${more.join('\n')}\n`)
+  const { code, stdout, stderr } = await landfall(['check'], { cwd: directory })
+  assert.deepEqual([code, stderr], [0, ''])
+  const missing = (path: string) =>
+    `${join(directory, path)} is not there, and landfall does not make it: its runs would end`
+  for (const warning of [
+    `link: current: ${missing('srv')} unstartable; run: mkdir -p ${join(directory, 'srv')}`,
+    `tree: path: ${missing('srv/deep')}`,
+    `many: current: ${missing('previews')}`,
+    `deep: current: ${missing('deep/main')}`,
+    `deep: current: landfall does not make ${join(directory, 'deep/{branch}')}: runs of a branch`,
+  ]) {
+    assert.ok(stdout.includes(`warning: ${warning}`), `${warning}\n${stdout}`)
+  }
+  assert.doesNotMatch(stdout, /there: current|made: path/)
+})
+
 test('check without a hook says that pushes are found by polling alone', async (t) => {
   const directory = temporaryDirectory(t)
   writeFileSync(

@@ -5,8 +5,8 @@ import { groupsOf, type LoginAccount } from '../config/accounts.ts'
 import type { Config, Target } from '../config/config.ts'
 
 const READ = 4
-const WRITE = 2
-const PASS = 1
+export const WRITE = 2
+export const PASS = 1
 
 /** With which rights a target runs. */
 export async function rightsOf({ user, account }: Target): Promise<string> {
@@ -68,7 +68,7 @@ async function filesWithSecrets({ file, hooks, targets }: Config): Promise<reado
  * The first part of the way to `path` whose mode keeps the account out, the file itself by `need`; null where none does.
  * What is not there is closed as well, save at the end of a way that is only to be passed.
  */
-async function closedTo(account: LoginAccount, path: string, need: number): Promise<string | null> {
+export async function closedTo(account: LoginAccount, path: string, need: number): Promise<string | null> {
   const gids = (await groupsOf(account)).map(({ gid }) => gid)
   const names = path.split('/').filter((name) => name !== '')
   let way = '/'
@@ -79,7 +79,8 @@ async function closedTo(account: LoginAccount, path: string, need: number): Prom
     const { mode, uid, gid } = status
     const bits = uid === account.uid ? mode >> 6 : gids.includes(gid) ? mode >> 3 : mode
     const isLast = index === names.length - 1
-    if ((bits & (isLast ? need : PASS)) === 0) return way
+    const needed = isLast ? need : PASS
+    if ((bits & needed) !== needed) return way
   }
   return null
 }

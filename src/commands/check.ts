@@ -3,6 +3,7 @@ import type { Config, Hook, Target } from '../config/config.ts'
 import { findConfig } from '../config/find.ts'
 import { readConfig } from '../config/read.ts'
 import { findByConvention, findNamed } from '../runs/scripts-dir.ts'
+import { warningsOfPlaces } from './check-places.ts'
 import { rightsOf, warningsAboutUsers, warningsOfUser } from './check-users.ts'
 import { addressOf, followedBy, openScreen, type Screen, setting } from './print.ts'
 
@@ -22,8 +23,11 @@ export async function check({ configFlag }: CheckOptions): Promise<number> {
     const script = await scriptOf(target, config)
     printTarget(screen, target, script.text, await rightsOf(target))
     const ofUser = await warningsOfUser(target, config, script.file)
+    const ofPlaces = await warningsOfPlaces(target)
     warnings.push(
-      ...[...script.warnings, ...warningsOf(target), ...ofUser].map((warning) => `${target.name}: ${warning}`),
+      ...[...script.warnings, ...warningsOf(target), ...ofUser, ...ofPlaces].map(
+        (warning) => `${target.name}: ${warning}`,
+      ),
     )
   }
   warnings.push(...warningsAbout(config), ...(await warningsAboutUsers(config)))

@@ -166,7 +166,8 @@ export const target = table(
       example: 'none',
     }),
     current: path().optional().meta({
-      description: 'A symlink to the live release, switched once the script has succeeded. May hold `{branch}`.',
+      description:
+        'A symlink to the live release, switched once the script has succeeded. The directory that it lies in must be there. May hold `{branch}`.',
       byDefault: 'none',
       example: '/srv/site',
     }),
@@ -183,7 +184,8 @@ export const target = table(
       example: 2,
     }),
     path: path().optional().meta({
-      description: 'The working tree that is brought to the commit, in place. May hold `{branch}`.',
+      description:
+        'The working tree that is brought to the commit, in place. It is made where it is missing, the directory that it lies in is not. May hold `{branch}`.',
       byDefault: 'none',
       example: '/srv/site',
     }),
