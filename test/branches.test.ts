@@ -3,7 +3,9 @@ import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
+import type { DeliveryView } from '../src/admin/views.ts'
 import { pathName } from '../src/config/at-branch.ts'
+import { landfall } from './support/cli.ts'
 import { createSite, type Daemon, type Push, type Site } from './support/daemon.ts'
 import { git, sha } from './support/git.ts'
 import { until } from './support/until.ts'
@@ -176,6 +178,44 @@ test('polls record the branches that are there at first, deploy new ones, and re
   await until('the end of the branch', async () => !(await names(daemon)).includes('site@feature/new'))
   assert.match(site.read('gone'), new RegExp(`^delete feature/new ${fresh} `))
   assert.deepEqual(await names(daemon), ['site@feature/old', 'site@main'])
+})
+
+test('landfall send tells of a deletion as the forge would, by what landfall knows of the branch', async (t) => {
+  const { site, origin, names } = await previews(t)
+  site.script('gone.sh', 'cp "$LANDFALL_PAYLOAD" "$OUT/payload"')
+  const daemon = await site.start()
+  const file = join(site.directory, 'landfall.toml')
+  writeFileSync(file, readFileSync(file, 'utf8').replace('[server]', `[server]\npublic_url = "${daemon.url}"`))
+  const send = (...args: string[]) => landfall(['-c', file, 'send', 'github', ...args], { cwd: site.directory })
+  await origin.branch('feature/x', 'main')
+  const commit = await origin.commit({ 'file.txt': 'x' })
+  await daemon.ended(await daemon.accepted({ branch: 'feature/x', after: commit }))
+  await origin.deleteBranch('feature/x')
+
+  const unsaid = await send('--commit', '0'.repeat(40))
+  assert.deepEqual([unsaid.code, /all zeros say that a ref is gone.*--ref/.test(unsaid.stderr)], [2, true])
+  const sent = await send('--ref', 'feature/x', '--commit', '0'.repeat(64))
+  assert.deepEqual(
+    [sent.code, /^202 accepted: .*\n {2}site@feature\/x {2}run 2/.test(sent.stdout)],
+    [0, true],
+    sent.stderr,
+  )
+  assert.equal((await daemon.ended(2)).state, 'succeeded')
+  assert.deepEqual(await names(daemon), [])
+  const { before, after, deleted, head_commit } = JSON.parse(site.read('payload'))
+  assert.deepEqual([before, after, deleted, head_commit], [commit, '0'.repeat(40), true, null])
+
+  await origin.branch('other', 'main')
+  const tip = await origin.commit({ 'file.txt': 'other' })
+  assert.equal((await send('--ref', 'other', '--commit', '0'.repeat(40))).code, 0)
+  const { items } = await daemon.api<{ items: readonly DeliveryView[] }>('deliveries')
+  assert.deepEqual(
+    items[0]?.changes,
+    [{ ref: 'refs/heads/other', before: tip, after: null }],
+    'it is on the remote still',
+  )
+  const never = await send('--ref', 'never', '--commit', '0'.repeat(40))
+  assert.deepEqual([never.code, /both zeros: nothing was pushed/.test(never.stdout)], [1, true])
 })
 
 test('a branch that is named like another target’s link does not get it', async (t) => {

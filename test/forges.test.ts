@@ -152,6 +152,14 @@ for (const { name, forge: forgeName, secret, other, proof, signs } of SCHEMES) {
       )
     })
 
+    test('what is composed for a deletion is what the forge itself sends', () => {
+      const { body } = forge.compose({ ...push, event: 'push', before: BEFORE, after: null, guid: 'g' }, secret, NOW)
+      const payload = JSON.parse(body)
+      assert.deepEqual([payload.before, payload.after, payload.commits], [BEFORE, '0'.repeat(40), []])
+      if (forge.name === 'github') assert.deepEqual([payload.deleted, payload.head_commit], [true, null])
+      else assert.deepEqual([payload.checkout_sha, payload.total_commits_count], [null, 0])
+    })
+
     test('a new ref has no before and a deleted one no after', async () => {
       const created = announcementOf(await accept(forge, made({ before: null, ref: 'refs/tags/v1' }), [secret]))
       assert.deepEqual(created.changes, [{ ref: 'refs/tags/v1', before: null, after: AFTER }])

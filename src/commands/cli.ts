@@ -159,7 +159,7 @@ function declareRunning(program: Command, ends: Ends): void {
     .option('--event <event>', 'what happened', 'push')
     .option('--repo <owner/name>', "default: the repository of the hook's first target")
     .option('--ref <ref>', "a branch or a full ref; default: the target's branch")
-    .option('--commit <id>', "the commit to announce; default: the remote's tip")
+    .option('--commit <id>', "the commit to announce, all zeros for a deletion; default: the remote's tip")
     .addHelpText('after', SEND_HELP)
     .action(async (hook: string, file: string | undefined, options: SendFlags) => {
       const { send } = await import('./send.ts')

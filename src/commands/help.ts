@@ -40,6 +40,7 @@ Prints the answer. Exit code 0 for any 2xx, 3 if nothing listens, else 1.
   landfall send github
   landfall send github --event ping
   landfall send github --repo acme/site --ref main --commit <40 hex digits>
+  landfall send github --ref feature/x --commit <40 zeros>   the branch is gone
   landfall send github --event push payload.json`
 
 export const STATUS_HELP = `

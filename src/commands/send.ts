@@ -4,6 +4,7 @@ import type { RequestOptions } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { urlToHttpOptions } from 'node:url'
+import type { TargetView } from '../admin/views.ts'
 import type { Config, Hook, Listen, Target } from '../config/config.ts'
 import { findConfig } from '../config/find.ts'
 import { quoted } from '../config/grammar.ts'
@@ -14,10 +15,10 @@ import type { OutgoingDelivery } from '../forges/forge.ts'
 import { FORGE } from '../forges/index.ts'
 import { createGit } from '../git/git.ts'
 import { createMirrors } from '../git/mirror.ts'
-import { branchOf, tagOf } from '../instances.ts'
-import { type Effect, isRef, isRepository, parseSha, type Sha } from '../model.ts'
+import { branchOf, instanceKey, tagOf } from '../instances.ts'
+import { type Effect, isRef, isRepository, isZeroSha, parseSha, type Sha } from '../model.ts'
 import { openRemotes } from '../remotes.ts'
-import { exchange } from './client.ts'
+import { clientOf, exchange, type Listed } from './client.ts'
 import { addressOf, openScreen, type Screen } from './print.ts'
 
 export interface SendOptions {
@@ -88,7 +89,7 @@ async function deliveryFor(options: SendOptions, hook: Hook, config: Config): Pr
     event: options.event,
     repo: repo ?? 'owner/name',
     ref: tip.ref,
-    before: null,
+    before: tip.before,
     after: tip.commit,
     guid: randomUUID(),
     ...(payload === null ? {} : { payload }),
@@ -116,9 +117,11 @@ function targetFor(repo: string | undefined, hook: Hook, { targets }: Config): T
 
 interface Tip {
   readonly ref: string
+  /** Null: the ref was deleted. */
   readonly commit: Sha | null
+  readonly before: Sha | null
 }
-const NO_TIP: Tip = { ref: 'refs/heads/main', commit: null }
+const NO_TIP: Tip = { ref: 'refs/heads/main', commit: null, before: null }
 
 /** The branch that a target names outright; null where it follows the default one, several, or tags. */
 function branchNamedBy(target: Target | undefined): string | null {
@@ -128,10 +131,11 @@ function branchNamedBy(target: Target | undefined): string | null {
 async function tipFor(options: SendOptions, repo: string, target: Target | undefined, config: Config): Promise<Tip> {
   const ref = options.ref === undefined ? null : fullRef(options.ref, target?.follows.kind === 'tags')
   if (options.commit !== undefined) {
+    if (isZeroSha(options.commit)) return await deletionOf(ref, repo, target, config)
     const commit = parseSha(options.commit)
     if (commit === null)
       throw new LandfallError('usage', `--commit: "${options.commit}" is no full commit id (40 or 64 hex digits)`)
-    return { ref: ref ?? `refs/heads/${branchNamedBy(target) ?? 'main'}`, commit }
+    return { ref: ref ?? `refs/heads/${branchNamedBy(target) ?? 'main'}`, commit, before: null }
   }
   const mend = 'say which commit to announce, with --commit'
   if (target === undefined) throw new LandfallError('usage', `no target of the hook follows ${repo}: ${mend}`)
@@ -146,7 +150,7 @@ async function tipFor(options: SendOptions, repo: string, target: Target | undef
   if (ref !== null && tag !== null) {
     const found = refs.tags[tag]
     if (found === undefined) throw new LandfallError('remote', `${repo} has no tag ${tag} on the remote: ${mend}`)
-    return { ref, commit: found.object }
+    return { ref, commit: found.object, before: null }
   }
   const name = branch ?? refs.head?.branch
   const commit =
@@ -154,7 +158,38 @@ async function tipFor(options: SendOptions, repo: string, target: Target | undef
   if (name === undefined || commit === undefined) {
     throw new LandfallError('remote', `${repo} has no branch ${name ?? 'at all'} on the remote: ${mend}`)
   }
-  return { ref: `refs/heads/${name}`, commit }
+  return { ref: `refs/heads/${name}`, commit, before: null }
+}
+
+/** A forge tells what a deleted ref was at: what landfall has last heard of it, else what is still on the remote. */
+async function deletionOf(
+  given: string | null,
+  repo: string,
+  target: Target | undefined,
+  config: Config,
+): Promise<Tip> {
+  const named = branchNamedBy(target)
+  const ref = given ?? (named === null ? null : `refs/heads/${named}`)
+  if (ref === null)
+    throw new LandfallError('usage', '--commit: all zeros say that a ref is gone: say which, with --ref')
+  const before = target === undefined ? null : await lastCommitOf(ref, repo, target, config)
+  return { ref, commit: null, before }
+}
+
+async function lastCommitOf(ref: string, repo: string, target: Target, config: Config): Promise<Sha | null> {
+  const [branch, tag] = [branchOf(ref), tagOf(ref)]
+  const { name } = instanceKey(target, repo, branch)
+  const isFollowed = branch !== null && (target.follows.kind === 'branches' || branch === branchNamedBy(target))
+  const told = isFollowed
+    ? await clientOf(config.dataDir)
+        .get<Listed<TargetView>>('targets')
+        .catch(() => null)
+    : null
+  const view = told?.items.find((one) => one.name === name)
+  const heard = view?.wanted ?? view?.deployed ?? null
+  if (heard !== null) return heard.commit
+  const refs = await askRemote(target, repo, branch, config).catch(() => null)
+  return (branch === null ? refs?.tags[tag ?? '']?.object : refs?.branches[branch]) ?? null
 }
 
 function fullRef(given: string, isTag: boolean): string {
