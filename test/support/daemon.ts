@@ -97,7 +97,13 @@ export interface Daemon {
   kill(): Promise<void>
 }
 
-export function createSite(t: Pick<TestContext, 'after'>, options: { readonly dataDir?: string } = {}): Site {
+export interface SiteOptions {
+  readonly dataDir?: string
+  /** A program with its arguments that becomes the daemon: `setpriv`, say. */
+  readonly under?: readonly string[]
+}
+
+export function createSite(t: Pick<TestContext, 'after'>, options: SiteOptions = {}): Site {
   const directory = mkdtempSync(join(tmpdir(), 'landfall-site-'))
   const dataDir = options.dataDir ?? join(directory, 'data')
   const [scripts, out] = [join(directory, 'scripts'), join(directory, 'out')]
@@ -119,8 +125,9 @@ export function createSite(t: Pick<TestContext, 'after'>, options: { readonly da
 
   function launch(): Launched {
     const env = { PATH: process.env['PATH'], HOME: directory, LANG: 'C.UTF-8', LANDFALL_LOG_LEVEL: 'debug' }
-    const args = [PROGRAM, 'serve', '-c', join(directory, 'landfall.toml')]
-    const child = spawn(process.execPath, args, { cwd: directory, env, stdio: ['ignore', 'pipe', 'pipe'] })
+    const serve = [process.execPath, PROGRAM, 'serve', '-c', join(directory, 'landfall.toml')]
+    const [program = '', ...args] = [...(options.under ?? []), ...serve]
+    const child = spawn(program, args, { cwd: directory, env, stdio: ['ignore', 'pipe', 'pipe'] })
     started.push(child)
     const output = collect(child)
     outputs.push(output)

@@ -2,7 +2,7 @@
 import { chmodSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
-import { createSite, type Site } from './daemon.ts'
+import { createSite, type Site, type SiteOptions } from './daemon.ts'
 import type { Origin } from './git.ts'
 import { serveGit } from './git-http.ts'
 import { createUsers, type User } from './users.ts'
@@ -15,7 +15,7 @@ export interface UsersSite extends Omit<Site, 'origin'> {
   target(name: string, user: User | null, ...lines: string[]): string
 }
 
-export async function usersSite(t: TestContext, count: 1 | 2): Promise<UsersSite> {
+export async function usersSite(t: TestContext, count: 1 | 2, options: SiteOptions = {}): Promise<UsersSite> {
   const tidying: (() => unknown)[] = []
   const later = { after: (tidy: () => unknown) => void tidying.push(tidy) }
   // One after the other, whatever becomes of the first: accounts must not stay on the machine.
@@ -24,7 +24,7 @@ export async function usersSite(t: TestContext, count: 1 | 2): Promise<UsersSite
     for (const tidy of tidying) ends.push(...(await Promise.allSettled([Promise.resolve().then(tidy)])))
     for (const end of ends) if (end.status === 'rejected') throw end.reason
   })
-  const site = createSite(later)
+  const site = createSite(later, options)
   chmodSync(site.directory, 0o755)
   chmodSync(site.out, 0o1777)
   const origin = await site.origin('acme/site')
