@@ -7,8 +7,9 @@ import { type TestContext, test } from 'node:test'
 import { endLeftovers, groupMembers, startTimeOf } from '../src/processes.ts'
 import type { ProcessMark } from '../src/work.ts'
 import { keptLog } from './support/log.ts'
-import { lives, pidIn, shellScript } from './support/scripts.ts'
+import { lives, pidIn, shellScript, textOf } from './support/scripts.ts'
 import { temporaryDirectory } from './support/temporary.ts'
+import { until } from './support/until.ts'
 
 const PATH = process.env['PATH'] ?? ''
 let lastRun = process.pid * 1000
@@ -34,7 +35,15 @@ function end(dataDir: string, runs: number[], marks: ProcessMark[] = []): Promis
   return endLeftovers({ marks, runs: new Set(runs), dataDir, log: keptLog().log })
 }
 
-const WAITING = ['echo $$ > ready', 'sleep 600']
+/** A leader that is ready once it has a child. */
+const WAITING = ['sleep 600 & echo $! > sleeper', 'echo $$ > ready', 'wait']
+
+/** A process that has only been forked is another copy of its parent, and in the middle of an exec it shows no environment. */
+async function asleep(directory: string, name = 'sleeper'): Promise<number> {
+  const pid = await pidIn(join(directory, name))
+  await until('a sleep', () => textOf(`/proc/${pid}/cmdline`) === 'sleep\x00600\x00')
+  return pid
+}
 
 test('the start time tells a process from every other, and no process has none', () => {
   const startTime = startTimeOf(process.pid)
@@ -46,7 +55,7 @@ test('the start time tells a process from every other, and no process has none',
 test('a recorded group whose leader is the recorded one is ended with all its members', async (t) => {
   const directory = temporaryDirectory(t)
   const { mark } = await group(t, directory, {}, 'env -i sleep 600 &', 'echo $! > child', ...WAITING)
-  const child = await pidIn(join(directory, 'child'))
+  const [child] = [await asleep(directory, 'child'), await asleep(directory)]
   assert.equal(await end(directory, [], [mark]), 3)
   assert.deepEqual([lives(mark.pid), lives(child)], [false, false])
 })
@@ -61,9 +70,10 @@ test('a process whose id was recycled is not ended', async (t) => {
 test('of a group whose leader is gone all are ended if one carries the run, even a member with an empty environment', async (t) => {
   const directory = temporaryDirectory(t)
   const run = newRun()
-  const lines = ['sleep 600 &', 'env -i sleep 600 &', 'echo $! > child', 'echo $$ > ready']
+  const lines = ['sleep 600 & echo $! > sleeper', 'env -i sleep 600 &', 'echo $! > child', 'echo $$ > ready']
   const { mark, exited } = await group(t, directory, { LANDFALL_RUN: `${run}` }, ...lines)
   await exited
+  for (const name of ['sleeper', 'child']) await asleep(directory, name)
   assert.equal(groupMembers(mark.pid).length, 2)
   assert.equal(await end(directory, [run], [mark]), 2)
   assert.equal(groupMembers(mark.pid).length, 0)
@@ -82,7 +92,7 @@ test('a process that left its group is found by its environment', async (t) => {
   const run = newRun()
   const env = { LANDFALL_RUN: `${run}`, LANDFALL_DATA: join(directory, 'data', 'site') }
   const { exited } = await group(t, directory, env, 'setsid sleep 600 &', 'echo $! > child', 'echo $$ > ready')
-  const child = await pidIn(join(directory, 'child'))
+  const child = await asleep(directory, 'child')
   t.after(() => lives(child) && process.kill(child, 'SIGKILL'))
   await exited
   assert.equal(await end(directory, [newRun()]), 0)
@@ -96,6 +106,7 @@ test('a process of the same run id, but of another data directory, is not ended'
   const run = newRun()
   const env = { LANDFALL_RUN: `${run}`, LANDFALL_DATA: join(directory, 'other', 'site') }
   const { mark } = await group(t, directory, env, ...WAITING)
+  await asleep(directory)
   assert.equal(await end(join(directory, 'oth'), [run]), 0)
   assert.equal(await end(join(directory, 'other', 'site', 'deeper'), [run]), 0)
   assert.equal(lives(mark.pid), true)
@@ -109,6 +120,7 @@ test('a data directory is the same by whichever symlink it is named', async (t) 
   const run = newRun()
   const env = { LANDFALL_RUN: `${run}`, LANDFALL_DATA: join(directory, 'real', 'site') }
   const { mark } = await group(t, directory, env, ...WAITING)
+  await asleep(directory)
   assert.equal(await end(join(directory, 'link'), [run]), 2)
   assert.equal(lives(mark.pid), false)
 })
@@ -117,7 +129,13 @@ test('one that forks all the time is ended too', async (t) => {
   const directory = temporaryDirectory(t)
   const run = newRun()
   const env = { LANDFALL_RUN: `${run}` }
-  const { mark } = await group(t, directory, env, 'echo $$ > ready', 'while :; do setsid sleep 600 & sleep 0.01; done')
+  const lines = [
+    'setsid sleep 600 & echo $! > sleeper',
+    'echo $$ > ready',
+    'while :; do setsid sleep 600 & sleep 0.01; done',
+  ]
+  const { mark } = await group(t, directory, env, ...lines)
+  await asleep(directory)
   assert.ok((await end(directory, [run], [mark])) >= 2)
   assert.equal(await end(directory, [run], [mark]), 0)
 })
@@ -134,6 +152,7 @@ test('a landfall that a script started ends neither itself nor what it was start
     directory,
     'script',
     'sleep 600 &',
+    'while [ "$(tr "\\0" " " < /proc/$!/cmdline)" != "sleep 600 " ]; do :; done',
     '"$NODE" --input-type=module -e "$PROGRAM"',
     'echo still here',
   )

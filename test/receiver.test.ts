@@ -383,13 +383,12 @@ describe('bodies', () => {
   })
 
   test('a length over the limit is refused at once, and no more is read', async () => {
-    const { url } = await start()
+    // Who waited for the body would do so for an hour.
+    const { url } = await start({ limits: { bodyTimeoutMs: 3_600_000 } })
     const raw = await openRaw(url)
-    const started = performance.now()
     raw.socket.write(rawPost({ headers: made().headers, body: '' }, `Content-Length: ${25 * MB + 1}`))
     const answer = await raw.closed
     assert.match(answer, /^HTTP\/1.1 413 [\s\S]*connection: close[\s\S]*\{"error":"too-large"\}$/i)
-    assert.ok(performance.now() - started < 10_000)
     raw.socket.destroy()
   })
 
@@ -463,8 +462,9 @@ describe('bodies', () => {
     assert.deepEqual(answer.body, { error: 'busy' })
     assert.match(String(answer.headers['retry-after']), /^\d+$/)
     for (const { socket } of holders) socket.destroy()
-    await until('a delivery that is served again', async () => (await send(url, big)).status === 202)
     const half = made(JSON.stringify({ x: 'x'.repeat(MB) }))
+    // So big that both holders must be gone for it: they are seen to leave one after the other.
+    await until('a delivery that is served again', async () => (await send(url, half)).status === 202)
     for (let i = 0; i < 5; i++) assert.equal((await send(url, half)).status, 202)
   })
 
@@ -802,19 +802,19 @@ describe('listening', () => {
   test('closing lets an answer under way finish, takes no more, and does not wait for idle connections', async () => {
     const recorded = Promise.withResolvers<Receipt>()
     const reached = Promise.withResolvers<void>()
-    const { url, receiver } = await start({
-      intake: () => {
-        reached.resolve()
-        return recorded.promise
-      },
-    })
+    const intake = () => {
+      reached.resolve()
+      return recorded.promise
+    }
+    // An address of its own, so that no other test can be given the port once it is free.
+    const { url, receiver } = await start({ intake }, { kind: 'tcp', host: '127.0.0.2', port: 0 })
     const idle = await openRaw(url)
     idle.socket.write('GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n')
     await idle.until(/"ok"/)
     const busy = await openRaw(url)
     busy.socket.write(rawPost(made(), `Content-Length: ${made().body.length}`))
     await reached.promise
-    const closing = receiver.close(60_000)
+    const closing = receiver.close(600_000)
     await idle.closed
     await assert.rejects(send(url, { path: '/healthz', method: 'GET', body: '' }), { code: 'ECONNREFUSED' })
     const started = performance.now()
@@ -822,17 +822,17 @@ describe('listening', () => {
     assert.match(await busy.closed, /^HTTP\/1.1 202 /)
     busy.socket.destroy()
     await closing
-    assert.ok(performance.now() - started < 30_000)
+    assert.ok(performance.now() - started < 300_000)
     idle.socket.destroy()
   })
 
   test('closing ends connections that never finish', async () => {
-    const { url, receiver } = await start()
+    const { url, receiver } = await start({ limits: { bodyTimeoutMs: 600_000 } })
     const raw = await openRaw(url)
     raw.socket.write(rawPost({ headers: made().headers, body: 'x' }, 'Content-Length: 100'))
     const started = performance.now()
     await receiver.close(100)
-    assert.ok(performance.now() - started < 20_000, 'it did not wait for the body')
+    assert.ok(performance.now() - started < 300_000, 'it did not wait for the body')
     await raw.closed
     raw.socket.destroy()
   })

@@ -106,8 +106,9 @@ test('the date comes first, and the version decides between tags of one second',
 
 test('a name that somebody made very long is compared in no time', () => {
   const [long, longer] = ['1'.repeat(50_000), `${'1.'.repeat(25_000)}1-${'a.'.repeat(25_000)}`]
-  const start = performance.now()
+  // Of the processor: what else the machine does meanwhile does not count.
+  const start = process.cpuUsage()
   assert.ok(compareVersions(`v${longer}`, `v${long}`) < 0)
   assert.ok(compareVersions(`x${'-'.repeat(50_000)}`, long) < 0)
-  assert.ok(performance.now() - start < 2000)
+  assert.ok(process.cpuUsage(start).user < 2_000_000)
 })
