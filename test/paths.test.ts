@@ -1,8 +1,9 @@
 /** Targets that only some files concern, and several of them on one repository. */
 import assert from 'node:assert/strict'
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'node:test'
+import type { Sha } from '../src/model.ts'
 import { createSite } from './support/daemon.ts'
 import { git, sha } from './support/git.ts'
 
@@ -56,19 +57,34 @@ test('the targets of a monorepo share one fetch', async (t) => {
   )
   site.configure(tables.join('\n'))
   const daemon = await site.start()
-  await daemon.accepted({ repo: 'acme/mono', after: tip })
-  await daemon.quiet()
-  assert.equal(fetches(), 1)
-  const after = await origin.commit({ 'c/file': '1' })
-  await daemon.accepted({ repo: 'acme/mono', after })
-  await daemon.quiet()
-  assert.equal(fetches(), 2)
-  const states = (await daemon.runs()).slice(4).map(({ target, state, reason }) => `${target} ${reason ?? state}`)
-  assert.deepEqual(states, ['a paths', 'b paths', 'c succeeded', 'd paths'])
+  async function push(after: Sha) {
+    const before = fetches()
+    await daemon.accepted({ repo: 'acme/mono', after })
+    await daemon.quiet()
+    const runs = (await daemon.runs()).slice(-names.length)
+    const phases = runs.flatMap((run) => run.phases.filter(({ name }) => name === 'fetch'))
+    const starts = phases.map(({ startedAt }) => Date.parse(startedAt))
+    const ends = phases.map(({ startedAt, ms }) => Date.parse(startedAt) + ms)
+    const states = runs.map(({ target, state, reason }) => `${target} ${reason ?? state}`)
+    return { states, fetched: fetches() - before, tookMs: Math.max(...ends) - Math.min(...starts) }
+  }
+  // What a fetch found is shared for ten seconds: where this machine stalls for longer, only another push can tell.
+  let told = 0
+  for (let n = 0, after = tip; told < 2 && n < 10; n += 1) {
+    const { states, fetched, tookMs } = await push(after)
+    const touched = (name: string) => n === 0 || name === 'c'
+    assert.deepEqual(
+      states,
+      names.map((name) => `${name} ${touched(name) ? 'succeeded' : 'paths'}`),
+    )
+    after = await origin.commit({ 'c/file': `${n}` })
+    if (tookMs > 9000) continue
+    assert.equal(fetched, 1)
+    told += 1
+  }
+  assert.equal(told, 2)
 
   function fetches(): number {
-    return readFileSync(join(site.out, 'git'), 'utf8')
-      .split('\n')
-      .filter((line) => / fetch /.test(` ${line} `)).length
+    return site.lines('git').filter((line) => / fetch /.test(` ${line} `)).length
   }
 })

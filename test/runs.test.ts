@@ -117,14 +117,10 @@ test('past its deadline a script is ended with all that it started, and a backgr
     'echo $$ > $OUT/late; while :; do sleep 1; done',
   )
   site.script('daemon.sh', 'sleep 600 & echo $! > $OUT/background; echo started')
-  site.configure(
-    ['late', 'daemon']
-      .map(
-        (name) =>
-          `[target.${name}]\nrepo = "acme/site"\ncheckout = "none"\nlane = "${name}"\nscript = "${name}.sh"\ntimeout = "1s"\nkill_grace = "300ms"`,
-      )
-      .join('\n'),
-  )
+  const target = (name: string) =>
+    `[target.${name}]\nrepo = "acme/site"\ncheckout = "none"\nlane = "${name}"\nscript = "${name}.sh"\n`
+  // Long enough for the script to start what it starts, also where it gets no processor for seconds.
+  site.configure(`${target('late')}timeout = "5s"\nkill_grace = "300ms"\n${target('daemon')}`)
   const daemon = await site.start()
   const { body } = await daemon.post({ after: AFTER })
   const [late, background] = await Promise.all((body.targets ?? []).map(({ run }) => daemon.ended(run ?? 0)))
@@ -151,15 +147,24 @@ test('a retry waits outside the lane, counts its attempts, and only the last fai
     'better.sh',
     'echo recovered $LANDFALL_TARGET $LANDFALL_RESULT:$LANDFALL_EXIT $LANDFALL_CHECKOUT >> $OUT/reports; exit 1',
   )
+  // The last of each push. It holds the lane until it may go, so that no retry starts meanwhile, however long this takes.
+  site.script(
+    'hold.sh',
+    'touch "$OUT/held-$LANDFALL_COMMIT"; until [ -e "$OUT/go-$LANDFALL_COMMIT" ]; do sleep 0.05; done',
+  )
+  const held = (commit: string) => until('the holder', () => existsSync(join(site.out, `held-${commit}`)))
+  const letGo = (commit: string) => writeFileSync(join(site.out, `go-${commit}`), '')
   const reports = 'on_failure = "report.sh"\non_success = "report.sh"\non_recovery = "better.sh"\nlane = "one"'
   site.configure(
     `[target.hard]\nrepo = "acme/site"\nscript = "fail.sh"\nretries = 1\n${reports}
-     [target.soft]\nrepo = "acme/site"\nscript = "soft.sh"\n${reports}`,
+     [target.soft]\nrepo = "acme/site"\nscript = "soft.sh"\n${reports}
+     [target.hold]\nrepo = "acme/site"\nscript = "hold.sh"\nlane = "one"`,
   )
   const daemon = await site.start()
   const after = await origin.commit({ a: '1' })
   const { body } = await daemon.post({ after })
-  const [hard, soft] = await Promise.all((body.targets ?? []).map(({ run }) => daemon.ended(run ?? 0)))
+  await held(after)
+  const [hard, soft] = await Promise.all((body.targets ?? []).map(({ run }) => daemon.run(run ?? 0)))
   assert.deepEqual([hard?.state, hard?.exitCode, hard?.reason], ['failed', 3, null])
   assert.deepEqual([soft?.state, soft?.exitCode, soft?.reason], ['failed', 75, 'tempfail'])
   const waiting = await daemon.runs('&state=queued')
@@ -181,6 +186,7 @@ test('a retry waits outside the lane, counts its attempts, and only the last fai
   )
   assert.deepEqual(site.lines('reports'), [])
 
+  letGo(after)
   await daemon.quiet()
   assert.deepEqual(site.lines('attempts'), [`push 1 ${after}`, `retry 2 ${after}`])
   assert.deepEqual(site.lines('soft'), ['push 1', 'retry 2'])
@@ -189,11 +195,14 @@ test('a retry waits outside the lane, counts its attempts, and only the last fai
   assert.equal((await daemon.target('hard')).state, 'broken')
 
   // A newer run takes the place of a retry that waits.
-  await daemon.ended(await daemon.accepted({ before: after, after: await origin.commit({ a: '2' }) }))
-  await until('both ended once', async () => (await daemon.runs('&state=running')).length === 0)
+  const second = await origin.commit({ a: '2' })
+  await daemon.accepted({ before: after, after: second })
+  await held(second)
   const retry = (await daemon.runs('&state=queued')).find(({ target }) => target === 'hard')
   writeFileSync(join(site.out, 'mended'), '')
-  const last = await daemon.accepted({ after: await origin.commit({ a: '3' }) })
+  const third = await origin.commit({ a: '3' })
+  const last = await daemon.accepted({ after: third })
+  for (const commit of [second, third]) letGo(commit)
   await daemon.ended(last)
   const superseded = await daemon.run(retry?.id ?? 0)
   assert.deepEqual([superseded.state, superseded.supersededBy], ['superseded', last])

@@ -96,7 +96,8 @@ test('a script past its deadline is stopped together with what it started, altho
       `sh -c 'trap "" TERM; echo $$ > child; exec >&- 2>&-; sleep 600 & echo $! > grandchild; while :; do sleep 600; done' &`,
       'while :; do wait; done',
     ],
-    { timeoutMs: 3000, killGraceMs: 300 },
+    // Long enough for each shell to do what it does, also where it gets no processor for seconds.
+    { timeoutMs: 5000, killGraceMs: 5000 },
   )
   assert.deepEqual(end, { kind: 'timed-out' })
   assert.match(log, /got TERM/)

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { systemCode } from '../src/errors.ts'
 import type { Daemon } from './support/daemon.ts'
 import { shellScript, textOf } from './support/scripts.ts'
 import { until } from './support/until.ts'
@@ -143,7 +144,7 @@ test(
       daemon = await site.start()
       await settled(daemon)
       assert.deepEqual(seen(victim), before, game)
-      for (const file of filesBelow(join(dataDir, 'runs'))) {
+      for (const file of await filesBelow(join(dataDir, 'runs'))) {
         assert.doesNotMatch(textOf(file), /TOP SECRET/, game)
       }
       restore(user, dataDir)
@@ -151,7 +152,7 @@ test(
     // And landfall itself is as well as ever.
     await daemon.accepted({ after: await site.origin.commit({ game: '' }) })
     await settled(daemon)
-    await until('a success', async () => (await daemon.runs()).at(-1)?.state === 'succeeded')
+    await until('a success', async () => (await daemon.runs()).at(-1)?.state === 'succeeded', 60_000)
   },
 )
 
@@ -173,6 +174,14 @@ function seen(directory: string): readonly string[] {
   return execFileSync('find', [directory, '-printf', '%p %u %m %C@ %l\\n'], { encoding: 'utf8' }).split('\n').sort()
 }
 
-function filesBelow(directory: string): readonly string[] {
-  return readdirSync(directory, { recursive: true, encoding: 'utf8' }).map((name) => join(directory, name))
+/** A start prunes beside what else it does, and a directory that goes just now cannot be looked into. */
+async function filesBelow(directory: string): Promise<readonly string[]> {
+  return await until('a look at all files', () => {
+    try {
+      return readdirSync(directory, { recursive: true, encoding: 'utf8' }).map((name) => join(directory, name))
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT') return null
+      throw error
+    }
+  })
 }

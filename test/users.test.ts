@@ -4,7 +4,7 @@ import { chmodSync, existsSync, lstatSync, readdirSync, readlinkSync, statSync, 
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { landfall } from './support/cli.ts'
-import { lives, pidIn } from './support/scripts.ts'
+import { lives, pidIn, textOf } from './support/scripts.ts'
 import { until } from './support/until.ts'
 import { processesOf, WITHOUT_ROOT } from './support/users.ts'
 import { usersSite } from './support/users-site.ts'
@@ -104,8 +104,9 @@ test(
     writeFileSync(join(directory, '.env'), 'TOKEN=of the env\n', { mode: 0o600 })
     site.script(
       'deploy.sh',
-      'echo "of the log"; echo $PPID > "$OUT/$LANDFALL_TARGET-launcher"; echo "$LANDFALL_RUN" > "$OUT/$LANDFALL_TARGET-run"',
-      'echo "of the data" > "$LANDFALL_DATA/secret"',
+      'echo "of the log"; echo "of the data" > "$LANDFALL_DATA/secret"',
+      // The run's number last: it is what the test waits for.
+      'echo $PPID > "$OUT/$LANDFALL_TARGET-launcher"; echo "$LANDFALL_RUN" > "$OUT/$LANDFALL_TARGET-run"',
       '[ "$LANDFALL_TARGET" = one ] || while [ ! -e "$OUT/go" ]; do sleep 0.1; done',
     )
     site.configure(
@@ -116,7 +117,7 @@ test(
     )
     const daemon = await site.start()
     await daemon.accepted({ after: await site.origin.commit({ a: '1' }) })
-    const [launcher, run] = [await pidIn(join(site.out, 'other-launcher')), await pidIn(join(site.out, 'other-run'))]
+    const [run, launcher] = [await pidIn(join(site.out, 'other-run')), await pidIn(join(site.out, 'other-launcher'))]
     await daemon.ended(await pidIn(join(site.out, 'one-run')))
 
     for (const user of [one, other])
@@ -209,13 +210,17 @@ test(
       '[ "$LANDFALL_TRIGGER" = push ] || exit 0',
       'seq 20000',
       'setsid sleep 600 & echo $! > "$OUT/left"',
-      'sleep 3; echo $$ > "$OUT/pid"; sleep 600',
+      'echo $$ > "$OUT/pid"; sleep 600',
     )
     site.configure(site.target('site', user, 'script = "deploy.sh"', 'max_log = "4KB"'))
     const first = await site.start()
     const run = await first.accepted({ after: await site.origin.commit({ a: '1' }) })
     const [script, left] = [await pidIn(join(site.out, 'pid')), await pidIn(join(site.out, 'left'))]
     const tail = join(dataDir, 'accounts', user.name, 'logs', `${run}-log.tail`)
+    await until('the end of the log on disk', () => {
+      const segments = existsSync(tail) ? readdirSync(tail) : []
+      return segments.some((name) => textOf(join(tail, name)).endsWith('\n20000\n'))
+    })
     assert.equal(statSync(tail).uid, user.uid)
     await first.kill()
     const second = await site.start()
