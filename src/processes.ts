@@ -8,6 +8,10 @@ import type { ProcessMark } from './work.ts'
 
 /** How long a killed process may take to vanish. Only one that waits for a device or a dead file server takes longer. */
 const KILL_WAIT_MS = 10_000
+/** How often more is looked where nothing is found, but something is in the middle of an exec: for a second and a half. */
+const UNSURE_LOOKS = 20
+/** The kernel's own threads are this one and its children. They never have an environment. */
+const KTHREADD = 2
 
 export interface Process {
   readonly pid: number
@@ -91,10 +95,12 @@ export interface LeftoverParts {
 export async function endLeftovers(parts: LeftoverParts): Promise<number> {
   const ended = new Set<string>()
   const until = performance.now() + KILL_WAIT_MS
+  let unsureLooks = UNSURE_LOOKS
   for (let pauseMs = 5; ; pauseMs = Math.min(pauseMs * 2, 100)) {
     // Looked for anew each time: one that was just forked is found in the next round.
-    const leftovers = findLeftovers(parts)
-    if (leftovers.length === 0) return ended.size
+    const { leftovers, isSure } = findLeftovers(parts)
+    if (leftovers.length === 0 && (isSure || unsureLooks === 0)) return ended.size
+    if (leftovers.length === 0) unsureLooks -= 1
     if (performance.now() > until) {
       parts.log.error('leftovers-remain', { pids: leftovers.map((process) => process.pid) })
       return ended.size
@@ -106,18 +112,22 @@ export async function endLeftovers(parts: LeftoverParts): Promise<number> {
   }
 }
 
-function findLeftovers({ marks, runs, dataDir }: LeftoverParts): Process[] {
+/** Not `isSure`: a process was there that could not be told from others just now. */
+function findLeftovers({ marks, runs, dataDir }: LeftoverParts): { leftovers: readonly Process[]; isSure: boolean } {
   const spared = ourselves()
   const living = allProcesses().filter((process) => !process.zombie && !spared.has(process.pid))
-  const carriers = new Set(living.filter((process) => carriesOurs(process.pid, runs, dataDir)))
+  const environments = new Map(living.map((process) => [process, environmentOf(process.pid)]))
+  const carriers = new Set(living.filter((process) => carriesOurs(environments.get(process), runs, dataDir)))
   const groups = new Map<number, ProcessMark>()
   for (const mark of marks) {
     if (provablyOurs(mark, carriers)) groups.set(mark.pid, mark)
   }
-  return living.filter((process) => {
+  const leftovers = living.filter((process) => {
     const mark = groups.get(process.group)
     return carriers.has(process) || (mark !== undefined && process.startTime >= mark.startTime)
   })
+  const starting = living.filter((process) => environments.get(process) === 'starting')
+  return { leftovers, isSure: starting.every(({ pid, parent }) => pid === KTHREADD || parent === KTHREADD) }
 }
 
 function provablyOurs(mark: ProcessMark, carriers: ReadonlySet<Process>): boolean {
@@ -126,9 +136,24 @@ function provablyOurs(mark: ProcessMark, carriers: ReadonlySet<Process>): boolea
   return [...carriers].some((process) => process.group === mark.pid && process.startTime >= mark.startTime)
 }
 
-function carriesOurs(pid: number, runs: ReadonlySet<number>, dataDir: string): boolean {
-  // Null for a process of another account, or one that has ended meanwhile.
-  const environment = readProc(pid, 'environ')?.split('\0')
+/**
+ * Undefined of another account's process, and of one that has ended meanwhile. `starting`: in the middle of an exec it shows
+ * neither its environment nor its arguments, and in a moment it will.
+ */
+type Environment = readonly string[] | 'starting' | undefined
+
+function environmentOf(pid: number): Environment {
+  // It has none only if it shows none again and again: an exec may have ended between two looks, or begun.
+  for (let look = 0; look < 3; look += 1) {
+    const shown = readProc(pid, 'environ')
+    if (shown !== '') return shown?.split('\0')
+    if (readProc(pid, 'cmdline') === '') return 'starting'
+  }
+  return []
+}
+
+function carriesOurs(environment: Environment, runs: ReadonlySet<number>, dataDir: string): boolean {
+  if (environment === 'starting') return false
   const run = variable(environment, 'LANDFALL_RUN')
   if (run === undefined || !/^[1-9]\d{0,15}$/.test(run) || !runs.has(Number(run))) return false
   const data = variable(environment, 'LANDFALL_DATA')
@@ -187,7 +212,7 @@ function allProcesses(): Process[] {
 }
 
 /** Read synchronously: /proc is memory, and a child that has just been spawned must not be collected meanwhile. */
-function readProc(pid: number, file: 'stat' | 'environ'): string | null {
+function readProc(pid: number, file: 'stat' | 'environ' | 'cmdline'): string | null {
   try {
     return readFileSync(`/proc/${pid}/${file}`, 'utf8')
   } catch {

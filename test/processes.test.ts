@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, symlinkSync } from 'node:fs'
+import { mkdirSync, rmSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { endLeftovers, groupMembers, startTimeOf } from '../src/processes.ts'
@@ -138,6 +138,18 @@ test('one that forks all the time is ended too', async (t) => {
   await asleep(directory)
   assert.ok((await end(directory, [run], [mark])) >= 2)
   assert.equal(await end(directory, [run], [mark]), 0)
+})
+
+test('one that starts another program all the time, and shows nothing while it does, is ended too', async (t) => {
+  const directory = temporaryDirectory(t)
+  const lines = ['[ -e ready ] || echo $$ > ready', 'exec ./leader']
+  for (let n = 0; n < 40; n += 1) {
+    const run = newRun()
+    const { mark } = await group(t, directory, { LANDFALL_RUN: `${run}` }, ...lines)
+    assert.equal(await end(directory, [run]), 1, `time ${n}`)
+    assert.equal(lives(mark.pid), false)
+    rmSync(join(directory, 'ready'))
+  }
 })
 
 test('a landfall that a script started ends neither itself nor what it was started by', async (t) => {
