@@ -152,14 +152,14 @@ test(
     // And landfall itself is as well as ever.
     await daemon.accepted({ after: await site.origin.commit({ game: '' }) })
     await settled(daemon)
-    await until('a success', async () => (await daemon.runs()).at(-1)?.state === 'succeeded', 60_000)
+    await until('a success', async () => (await daemon.runs()).at(-1)?.state === 'succeeded')
   },
 )
 
 /** No run is under way, and none is due now. */
 async function settled(daemon: Daemon): Promise<void> {
   const isSettled = async () => (await daemon.runs()).every((run) => run.finishedAt !== null || run.notBefore !== null)
-  await until('no run that is due', isSettled, 60_000)
+  await until('no run that is due', isSettled)
 }
 
 /** As the user itself would tidy up behind its games. */

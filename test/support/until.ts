@@ -1,7 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** Waits until `claim` gives something truthy and returns it; fails by the name of what never came. */
-export async function until<T>(what: string, claim: () => T | Promise<T>, withinMs = 30_000): Promise<NonNullable<T>> {
+/**
+ * Waits until `claim` gives something truthy and returns it; fails by the name of what never came. The limit is generous, for
+ * a machine that stalls: it is reached only where something is broken.
+ */
+export async function until<T>(what: string, claim: () => T | Promise<T>, withinMs = 120_000): Promise<NonNullable<T>> {
   const deadline = performance.now() + withinMs
   for (;;) {
     const value = await claim()
