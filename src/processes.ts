@@ -136,13 +136,13 @@ function provablyOurs(mark: ProcessMark, carriers: ReadonlySet<Process>): boolea
   return [...carriers].some((process) => process.group === mark.pid && process.startTime >= mark.startTime)
 }
 
+type Environment = readonly string[] | 'starting' | undefined
+
 /**
  * Undefined of another account's process, and of one that has ended meanwhile. `starting`: in the middle of an exec it shows
  * neither its environment nor its arguments, and in a moment it will.
  */
-type Environment = readonly string[] | 'starting' | undefined
-
-function environmentOf(pid: number): Environment {
+export function environmentOf(pid: number): Environment {
   // It has none only if it shows none again and again: an exec may have ended between two looks, or begun.
   for (let look = 0; look < 3; look += 1) {
     const shown = readProc(pid, 'environ')

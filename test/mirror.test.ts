@@ -6,6 +6,7 @@ import { hasCode } from '../src/errors.ts'
 import { parseSha, type Sha } from '../src/model.ts'
 import { git, sha } from './support/git.ts'
 import { createBench, onBranch, originIn, program } from './support/mirrors.ts'
+import { lives, pidIn } from './support/scripts.ts'
 import { until } from './support/until.ts'
 
 const compare = (a: string, b: string) => a.localeCompare(b)
@@ -268,6 +269,23 @@ test('a mirror is packed once it has many loose objects, nothing is lost, and be
   await git(remote.mirror, 'fsck', '--strict')
   await git(remote.mirror, 'cat-file', '-e', lost)
   await bench.work.tidy(bench.remote('', { mirror: join(bench.directory, 'none') }))
+})
+
+test('a git that is called off while it starts another program is ended, and is not waited for', async (t) => {
+  const bench = createBench(t)
+  const ready = join(bench.directory, 'ready')
+  program(bench.bin, 'git', `[ -e '${ready}' ] || echo $$ > '${ready}'\nexec "$0" "$@"`)
+  for (let n = 0; n < 40; n += 1) {
+    const abort = new AbortController()
+    const called = assert.rejects(bench.fetch(bench.remote('/nowhere'), {}, abort.signal), (error) =>
+      hasCode(error, 'aborted'),
+    )
+    const pid = await pidIn(ready)
+    abort.abort()
+    await called
+    assert.equal(lives(pid), false, `time ${n}`)
+    rmSync(ready)
+  }
 })
 
 test('many uses of one mirror at once take turns, and a use that hangs holds up no other mirror', async (t) => {

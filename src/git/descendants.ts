@@ -1,7 +1,7 @@
 /** Ends what a library spawned for us and gave no handle to: found through /proc by a mark in the environment. */
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Process, processOf } from '../processes.ts'
+import { environmentOf, type Process, processOf } from '../processes.ts'
 
 /** From TERM, on which git removes its lock files, to KILL. */
 const TERM_MS = 500
@@ -22,8 +22,8 @@ export async function endMarked(name: string, value: string): Promise<void> {
   ] as const) {
     const until = performance.now() + patienceMs
     const told = new Set<number>()
-    for (let alive = look(); alive.length > 0; alive = look()) {
-      for (const pid of alive) {
+    for (let seen = look(); seen.alive.length > 0 || !seen.isSure; seen = look()) {
+      for (const pid of seen.alive) {
         if (signal === 'SIGKILL' || !told.has(pid)) send(pid, signal)
         told.add(pid)
       }
@@ -32,10 +32,14 @@ export async function endMarked(name: string, value: string): Promise<void> {
     }
   }
 
-  function look(): number[] {
+  /** Not `isSure`: a child of ours has just been started, and does not show yet whether it is meant. */
+  function look(): { alive: readonly number[]; isSure: boolean } {
     const processes = livingProcesses()
-    for (const { pid, startTime } of processes.values()) {
-      if (isMarked(pid, `${name}=${value}`)) found.set(pid, startTime)
+    let isSure = true
+    for (const { pid, parent, startTime } of processes.values()) {
+      const environment = environmentOf(pid)
+      if (environment === 'starting') isSure &&= parent !== process.pid
+      else if (environment?.includes(`${name}=${value}`)) found.set(pid, startTime)
     }
     const isFound = (pid: number) => found.has(pid) && found.get(pid) === processes.get(pid)?.startTime
     for (let grown = true; grown; ) {
@@ -46,7 +50,7 @@ export async function endMarked(name: string, value: string): Promise<void> {
         grown = true
       }
     }
-    return [...processes.keys()].filter(isFound)
+    return { alive: [...processes.keys()].filter(isFound), isSure }
   }
 }
 
@@ -55,14 +59,6 @@ function livingProcesses(): Map<number, Process> {
   const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
   const living = pids.map((name) => processOf(Number(name)))
   return new Map(living.flatMap((one) => (one && !one.zombie ? [[one.pid, one] as const] : [])))
-}
-
-function isMarked(pid: number, entry: string): boolean {
-  try {
-    return `\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}`.includes(`\0${entry}\0`)
-  } catch {
-    return false // gone, or another account's
-  }
 }
 
 function send(pid: number, signal: NodeJS.Signals): void {
