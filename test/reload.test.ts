@@ -171,29 +171,31 @@ test('a hook that is removed is not found, and a new one is served', async (t) =
 test('queued runs take the new settings, and what runs ends by those it began with', async (t) => {
   const site = createSite(t)
   site.script('deploy.sh', ...SLOW)
-  site.script('other.sh', 'echo $COLOUR >> $OUT/colours; sleep 600')
+  site.script('other.sh', 'echo $COLOUR >> $OUT/colours; exit 7')
+  site.script('late.sh', 'sleep 600')
   site.script('old-report.sh', 'echo $LANDFALL_RUN >> $OUT/old-reports')
   site.script('new-report.sh', 'echo $LANDFALL_RUN $LANDFALL_RESULT >> $OUT/new-reports')
-  site.configure(bare('site', 'env = { COLOUR = "red" }', 'on_success = "old-report.sh"'))
+  // In the lane of the other. Only its deadline is of interest: a script that has one need not get to do anything before it.
+  const late = (...more: string[]) => bare('late', ...more).replace('deploy.sh', 'late.sh')
+  site.configure(bare('site', 'env = { COLOUR = "red" }', 'on_success = "old-report.sh"') + late())
   const daemon = await site.start()
   const first = await daemon.accepted({ after: commit(1) })
   await started(site, first)
   const second = await daemon.accepted({ after: commit(2) })
   site.configure(
-    // Long enough for each script to do what it does, also where it gets no processor for seconds.
-    bare('site', 'env = { COLOUR = "blue" }', 'on_failure = "new-report.sh"', 'timeout = "5s"').replace(
-      'deploy.sh',
-      'other.sh',
-    ),
+    bare('site', 'env = { COLOUR = "blue" }', 'on_failure = "new-report.sh"').replace('deploy.sh', 'other.sh') +
+      late('timeout = "300ms"'),
   )
   await reload(daemon)
   go(site, first)
   assert.equal((await daemon.ended(first)).state, 'succeeded')
-  assert.equal((await daemon.ended(second)).state, 'timed-out')
+  const { state, exitCode } = await daemon.ended(second)
+  assert.deepEqual([state, exitCode], ['failed', 7])
+  assert.equal((await daemon.runs()).find(({ target }) => target === 'late')?.state, 'timed-out')
   assert.deepEqual(site.lines('colours'), ['blue'])
   assert.deepEqual(site.lines('old-reports'), [String(first)])
   await until('the report', () => site.lines('new-reports').length === 1)
-  assert.deepEqual(site.lines('new-reports'), [`${second} timed-out`])
+  assert.deepEqual(site.lines('new-reports'), [`${second} failed`])
 })
 
 test('a removed target: queued runs and retries are cancelled at once, the running one ends as it began, and nothing starts any more', async (t) => {
