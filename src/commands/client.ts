@@ -70,7 +70,9 @@ export function clientOf(dataDir: string): Client {
 
 /** One request with its body sent; resolves to the answer, whose body has not been read yet. */
 export async function exchange(options: RequestOptions, body?: string): Promise<IncomingMessage> {
-  const sending = options.protocol === 'https:' ? requestSecurely(options) : request(options)
+  // A connection of its own: one that was kept may have been closed while this process was stopped, by Ctrl-Z for instance.
+  const alone = { ...options, agent: false }
+  const sending = options.protocol === 'https:' ? requestSecurely(alone) : request(alone)
   sending.end(body)
   const [answer] = await once(sending, 'response')
   return answer
