@@ -276,7 +276,8 @@ function parsed(line: string): Record<string, unknown>[] {
 }
 
 async function ask<T>(socketPath: string, path: string, method: string): Promise<T> {
-  const asked = request({ socketPath, path, method }).end()
+  // A connection of its own: one that was kept is closed after 5 s, and a test that stalls for so long would not see it.
+  const asked = request({ socketPath, path, method, agent: false }).end()
   const [answer] = (await once(asked, 'response')) as [import('node:http').IncomingMessage]
   const text = (await answer.setEncoding('utf8').toArray()).join('')
   const isJson = (answer.headers['content-type'] ?? '').includes('json')
