@@ -17,7 +17,8 @@ import { connect } from 'node:net'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { assertEnd, freePort, SYSTEM_PATH, type Trial, tryExample, without } from './support/examples.ts'
+import { freePort } from './support/cli.ts'
+import { assertEnd, SYSTEM_PATH, type Trial, tryExample, without } from './support/examples.ts'
 import { until } from './support/until.ts'
 
 // --- nginx --------------------------------------------------------------------------------------------------------
@@ -33,12 +34,14 @@ test('a push is what nginx serves next, and not one request fails on the way', {
   assert.deepEqual(await visit(url), { status: 200, body: 'one\n', location: undefined })
 
   const visitor = keepVisiting(t, url)
+  await until('the first visit', () => visitor.seen.length > 0)
   await assertEnd(trial, await trial.push({ Makefile: makefile('two'), 'nginx.conf': redirect('two') }), 'succeeded')
   assert.equal((await visit(url)).body, 'two\n')
   await until('the configuration of the new commit', async () => {
     return (await visit(`${url}old`)).location === 'http://127.0.0.1/two'
   })
   await assertEnd(trial, await trial.again(), 'succeeded')
+  await until('a visit of the new page', () => visitor.seen.at(-1) === '200 two\n')
   const visits = await visitor.stop()
   assert.deepEqual([...new Set(visits)], ['200 one\n', '200 two\n'])
 })
@@ -110,7 +113,10 @@ async function visit(url: string): Promise<Visit> {
 }
 
 /** One request after the other until it is stopped; resolves to what each of them saw. */
-function keepVisiting(t: TestContext, url: string): { stop(): Promise<readonly string[]> } {
+function keepVisiting(
+  t: TestContext,
+  url: string,
+): { readonly seen: readonly string[]; stop(): Promise<readonly string[]> } {
   const seen: string[] = []
   let goesOn = true
   t.after(() => {
@@ -123,6 +129,7 @@ function keepVisiting(t: TestContext, url: string): { stop(): Promise<readonly s
     }
   })()
   return {
+    seen,
     async stop() {
       goesOn = false
       await visits

@@ -1,10 +1,14 @@
 /** The program as a person or another program calls it. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { closeSync, openSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import PQueue from 'p-queue'
+import { systemCode } from '../../src/errors.ts'
 import { until } from './until.ts'
 
 const PROGRAM = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
@@ -102,13 +106,39 @@ export async function startServe(
   return started
 }
 
-/** A port that nobody listened on a moment ago. */
+/**
+ * A port of loopback for a program that must be told one. Not one that the system gives away, and no other test gets it while
+ * this process lives: nobody takes it before the program does, nor while that is down.
+ */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000)
+    if (!reserved(port)) continue
+    const server = createServer()
+    const isFree = await new Promise<boolean>((resolve) => {
+      server.once('error', () => resolve(false))
+      server.listen(port, '127.0.0.1', () => resolve(true))
+    })
+    if (!isFree) continue
+    await new Promise((resolve) => server.close(resolve))
+    return port
+  }
+}
+
+const reservations: string[] = []
+process.on('exit', () => {
+  for (const file of reservations) rmSync(file, { force: true })
+})
+
+/** False where another process has it. */
+function reserved(port: number): boolean {
+  const file = join(tmpdir(), `landfall-port-${port}`)
+  try {
+    closeSync(openSync(file, 'wx'))
+  } catch (error) {
+    if (systemCode(error) === 'EEXIST') return false
+    throw error
+  }
+  reservations.push(file)
+  return true
 }
