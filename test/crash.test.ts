@@ -1,6 +1,6 @@
 /** SIGKILL at any moment: nothing acknowledged is lost, no lane is served twice at once, and nothing goes backwards. */
 import assert from 'node:assert/strict'
-import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -40,6 +40,8 @@ test(`killed ${LIVES} times under load, it keeps every promise about runs (seed 
   for (const { name } of TARGETS)
     loads.push({ name, origin: await site.origin(`acme/${name}`, { files: 20 }), commits: [] })
   configureLoad(site)
+  const hang = join(site.out, 'hang')
+  writeFileSync(hang, '')
   const acknowledged: Acknowledged[] = []
   const dangling = watchLinks(site)
   t.after(dangling.stop)
@@ -47,16 +49,21 @@ test(`killed ${LIVES} times under load, it keeps every promise about runs (seed 
   for (let life = 0; life < LIVES; life += 1) {
     const daemon = await site.start()
     const killed = new AbortController()
+    const before = acknowledged.length
     const posting = Promise.all(loads.map((load) => postUntil(daemon, load, killed.signal, random, acknowledged)))
-    await sleep(150 + random() * 1200)
+    // However slow the machine is, something has been acknowledged, and the first kill hits a run, which hangs until then.
+    await until('an acknowledgement', () => acknowledged.length > before)
+    if (life === 0) await until('a run', async () => (await daemon.runs('&state=running')).length > 0)
+    await sleep(random() * 1200)
     await daemon.kill()
+    rmSync(hang, { force: true })
     killed.abort()
     await posting
     if (life % 3 === 1) await site.startAndKill(200 + random() * 300) // in the middle of its recovery
   }
   const daemon = await site.start()
   for (const load of loads) await push(daemon, load, acknowledged)
-  await daemon.quiet(120_000)
+  await daemon.quiet(600_000)
   await until('the end of all that ran', () => processesOf(site.dataDir).length === 0)
   const runs = await daemon.runs()
 
@@ -82,6 +89,7 @@ function configureLoad(site: Site): void {
     'exec 9>> "$OUT/lane-$1"; flock -n 9 || echo "$LANDFALL_RUN $LANDFALL_TARGET" >> $OUT/overlaps',
     'echo "$LANDFALL_RUN $LANDFALL_COMMIT" >> $OUT/journal-$LANDFALL_TARGET',
     'setsid sleep 600 & child=$!',
+    '[ ! -e $OUT/hang ] || sleep 600',
     'sleep 0.15; touch finished',
     'kill -9 $child; wait $child; exit 0',
   )
@@ -166,11 +174,17 @@ function watchLinks(site: Site): { readonly seen: string[]; readonly stop: () =>
   const look = () => {
     for (const { name } of TARGETS) {
       const link = join(site.directory, `live-${name}`)
-      if (lstatSync(link, { throwIfNoEntry: false }) && !statSync(link, { throwIfNoEntry: false })) seen.push(link)
+      // Where it points elsewhere by now, it was switched while we looked.
+      const to = pointsTo(link)
+      if (to !== null && !existsSync(to) && pointsTo(link) === to) seen.push(link)
     }
   }
   const timer = setInterval(look, 5)
   return { seen, stop: () => clearInterval(timer) }
+}
+
+function pointsTo(link: string): string | null {
+  return lstatSync(link, { throwIfNoEntry: false }) ? readlinkSync(link) : null
 }
 
 /** mulberry32: the same seed, the same kills (as far as a scheduler allows). */

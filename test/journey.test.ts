@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { existsSync, lstatSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
-import test from 'node:test'
+import test, { type TestContext } from 'node:test'
 import { createSite } from './support/daemon.ts'
 import { git, sha } from './support/git.ts'
 import { until } from './support/until.ts'
@@ -247,23 +247,38 @@ test('a glob makes an instance a repository, each with the script of its convent
   )
 })
 
-test('a lane that two repositories share never runs both at once, and lanes of their own do', async (t) => {
-  for (const lane of ['lane = "web"', '']) {
-    const site = createSite(t)
-    const origins = [await site.origin('acme/a'), await site.origin('acme/b')]
-    site.script('deploy.sh', 'mkdir $OUT/busy || touch $OUT/overlap', 'sleep 0.4', 'rmdir $OUT/busy')
-    site.configure(
-      ['a', 'b'].map((name) => `[target.${name}]\nrepo = "acme/${name}"\nscript = "deploy.sh"\n${lane}`).join('\n'),
-    )
-    const daemon = await site.start()
-    for (const round of ['1', '2']) {
-      for (const [n, repo] of ['acme/a', 'acme/b'].entries()) {
-        await daemon.accepted({ repo, after: (await origins[n]?.commit({ round })) ?? null })
-      }
+/** Two repositories, each with a target, whose scripts are this; two pushes to each of them, until all have ended. */
+async function twoRepositories(t: TestContext, lane: string, ...script: string[]) {
+  const site = createSite(t)
+  const origins = [await site.origin('acme/a'), await site.origin('acme/b')]
+  site.script('deploy.sh', ...script)
+  site.configure(
+    ['a', 'b'].map((name) => `[target.${name}]\nrepo = "acme/${name}"\nscript = "deploy.sh"\n${lane}`).join('\n'),
+  )
+  const daemon = await site.start()
+  for (const round of ['1', '2']) {
+    for (const [n, repo] of ['acme/a', 'acme/b'].entries()) {
+      await daemon.accepted({ repo, after: (await origins[n]?.commit({ round })) ?? null })
     }
-    await daemon.quiet()
-    assert.equal(existsSync(join(site.out, 'overlap')), lane === '', `overlap with ${lane || 'lanes of their own'}`)
   }
+  await daemon.quiet()
+  return { site, states: (await daemon.runs()).map(({ state }) => state) }
+}
+
+const FOUR_SUCCESSES = Array.from({ length: 4 }, () => 'succeeded')
+
+test('a lane that two repositories share never runs both at once', async (t) => {
+  const alone = ['mkdir $OUT/busy || touch $OUT/overlap', 'sleep 0.4', 'rmdir $OUT/busy']
+  const { site, states } = await twoRepositories(t, 'lane = "web"', ...alone)
+  assert.deepEqual(states, FOUR_SUCCESSES)
+  assert.ok(!existsSync(join(site.out, 'overlap')))
+})
+
+test('two repositories with lanes of their own run beside each other', async (t) => {
+  // Neither ends before the other has started.
+  const together = ['touch $OUT/$LANDFALL_NAME', 'until [ -e $OUT/a ] && [ -e $OUT/b ]; do sleep 0.05; done']
+  const { states } = await twoRepositories(t, '', ...together)
+  assert.deepEqual(states, FOUR_SUCCESSES)
 })
 
 test('of twenty pushes at once with `evict`, two or three are run, and the last one is deployed', async (t) => {
@@ -272,7 +287,7 @@ test('of twenty pushes at once with `evict`, two or three are run, and the last 
   site.script(
     'deploy.sh',
     'mkdir $OUT/busy || touch $OUT/overlap',
-    'echo $LANDFALL_COMMIT >> $OUT/runs; sleep 0.3',
+    'echo $LANDFALL_COMMIT >> $OUT/runs; until [ -e $OUT/go ]; do sleep 0.05; done; sleep 0.3',
     'rmdir $OUT/busy',
   )
   site.configure(`${SITE}queue = "evict"`)
@@ -280,6 +295,8 @@ test('of twenty pushes at once with `evict`, two or three are run, and the last 
   const commits = (await git(origin.work, 'rev-list', '--reverse', 'HEAD')).split('\n').map(sha)
   const pushes = commits.slice(1).map((after, n) => daemon.accepted({ before: commits[n] ?? null, after }))
   await Promise.all(pushes)
+  // Not before: what comes after the end of a run is a run of its own.
+  writeFileSync(join(site.out, 'go'), '')
   await daemon.quiet()
   const performed = (await daemon.runs()).filter(({ state }) => state !== 'superseded')
   assert.ok(performed.length <= 3, `${performed.length} runs`)
