@@ -66,10 +66,14 @@ test('a second owner in the same process is refused, and may follow the first', 
 test('another process keeps its data_dir through garbage collection, until kill -9 frees it', async (t) => {
   const path = temporaryDirectory(t)
   const child = await otherOwner(t, path)
-  // Waiting for a busy lock would show as seconds.
-  const before = performance.now()
-  await assert.rejects(ownDataDir(path), isRefused)
-  assert.ok(performance.now() - before < 2000)
+  // Waiting for a busy lock would show as seconds each time; a machine that stands still for a moment, once or twice.
+  const tookMs: number[] = []
+  for (let n = 0; n < 20; n += 1) {
+    const before = performance.now()
+    await assert.rejects(ownDataDir(path), isRefused)
+    tookMs.push(performance.now() - before)
+  }
+  assert.ok(Math.min(...tookMs) < 2000)
   child.kill('SIGKILL')
   await once(child, 'exit')
   const next = await ownDataDir(path)
