@@ -325,11 +325,29 @@ test('branches that were pushed and deleted hold up their lane once and not each
   const { site, origin } = await previews(t)
   const daemon = await site.start()
   const gone = sha('1'.repeat(40))
-  for (const n of [1, 2, 3, 4, 5, 6]) await daemon.accepted({ branch: `feature/${n}`, after: gone, guid: `g${n}` })
+  const runs: number[] = []
+  for (const n of [1, 2, 3, 4, 5, 6]) {
+    runs.push(await daemon.accepted({ branch: `feature/${n}`, after: gone, guid: `g${n}` }))
+  }
   const main = sha(await git(origin.path, 'rev-parse', 'main'))
   const run = await daemon.ended(await daemon.accepted({ after: main }))
   assert.equal(run.state, 'succeeded')
-  assert.equal(daemon.logged('announced commit not there yet').length, 4, 'the patience that a late remote gets, once')
+  const due = new Map<number, number>()
+  for (const id of runs) due.set(id, Date.parse((await daemon.run(id)).queuedAt))
+  const waits = daemon.logged('announced commit not there yet').map(({ run: id, time, waitMs }) => {
+    return { run: Number(id), waitMs, sinceDueMs: Date.parse(String(time)) - (due.get(Number(id)) ?? Number.NaN) }
+  })
+  const [first = 0] = runs
+  const patience = waits.filter(({ run: id }) => id === first).map(({ waitMs }) => waitMs)
+  assert.ok(patience.length > 0)
+  assert.deepEqual(patience, [1000, 2000, 4000, 8000].slice(0, patience.length))
+  const { finishedAt } = await daemon.run(first)
+  const gaveMs = Date.parse(finishedAt ?? '') - (due.get(first) ?? Number.NaN)
+  assert.ok(gaveMs > 14_900, `the patience that a late remote gets, and not only ${gaveMs} ms`)
+  // One after the other they would have come to a minute and a half; each began to look when the one before it had ended.
+  for (const { run: id, sinceDueMs } of waits) {
+    assert.ok(sinceDueMs < 30_000, `run ${id} was still waited for ${sinceDueMs} ms after it was due`)
+  }
 })
 
 test('a wider pattern takes in branches that are there without deploying them', async (t) => {

@@ -384,11 +384,14 @@ test('serve on a port in use, or with a data_dir that is no directory, is one cl
 
 test('serve ends with 0 on SIGINT as on SIGTERM, and a second one ends it at once', async (t) => {
   const { directory, file } = await initialised(t)
+  const written = readFileSync(file, 'utf8')
+  // What the first one deployed, if it came so far, the second one would not run.
+  writeFileSync(file, `${written}poll = "off"\n`)
   const polite = await startServe(t, [], { cwd: directory })
   polite.child.kill('SIGINT')
   assert.equal((await polite.ended).code, 0)
 
-  writeFileSync(file, `drain = "wait"\n${readFileSync(file, 'utf8')}`)
+  writeFileSync(file, `drain = "wait"\n${written}`)
   const script = join(directory, 'per-repo-scripts/acme/site')
   writeFileSync(script, '#!/bin/sh\necho here; sleep 600\n')
   const stubborn = await startServe(t, [], { cwd: directory })

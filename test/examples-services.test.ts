@@ -49,7 +49,9 @@ test('containers are brought to the commit, and back to the commit before where 
   writeFileSync(join(trial.site.out, 'registry-is-down'), '')
   const later = await trial.push({ 'compose.yaml': '# healthy, with a new image\nservices: {}\n' })
   await assertEnd(trial, later, 'failed', 'tempfail')
-  assert.equal(asked().at(-1), preparing(later.commit)[1], 'nothing is built or started without its images')
+  // It is tried again in a while, and then asks the same.
+  const forLater = new Set(asked().filter((line) => line.includes(` ${later.commit} `)))
+  assert.deepEqual([...forLater], preparing(later.commit).slice(0, 2), 'nothing is built or started without its images')
 })
 
 // --- A database ---------------------------------------------------------------------------------------------------
@@ -134,7 +136,8 @@ test('a push is mailed once with all its diffs, and later where the mail server 
     // In the place of a mail server's: it keeps what it takes, and asks for patience as sendmail does (EX_TEMPFAIL).
     programs: {
       sendmail: [
-        'test ! -e "$OUT/busy" || exit 75',
+        // Said by the commit, so that a retry that comes early finds it as busy.
+        'test ! -e busy || exit 75',
         'n=$(($(cat "$OUT/count" 2>/dev/null || echo 0) + 1))',
         'echo "$n" > "$OUT/count"',
         'echo "$*" > "$OUT/arguments"',
@@ -162,10 +165,8 @@ test('a push is mailed once with all its diffs, and later where the mail server 
   assert.ok(!text.includes('The first'))
   for (const line of ['-one', '+two', `+${long}`, '+ä ünicode']) assert.ok(text.includes(`\n${line}\n`), line)
 
-  writeFileSync(join(trial.site.out, 'busy'), '')
-  await assertEnd(trial, await trial.push({ 'a.txt': 'four\n' }, 'The fourth'), 'failed', 'tempfail')
-  rmSync(join(trial.site.out, 'busy'))
-  await assertEnd(trial, await trial.push({ 'a.txt': 'five\n' }, 'The fifth'), 'succeeded')
+  await assertEnd(trial, await trial.push({ 'a.txt': 'four\n', busy: '' }, 'The fourth'), 'failed', 'tempfail')
+  await assertEnd(trial, await trial.push({ 'a.txt': 'five\n', busy: null }, 'The fifth'), 'succeeded')
   assert.equal(sent(), '3')
   assert.match(mail(trial.site.read('mail-3')).text, /The fourth.*The fifth/s, 'what could not be sent is not lost')
 })

@@ -96,17 +96,17 @@ test('a force push that a delivery announces is followed, and a replay of it is 
 })
 
 test('a force push that nobody announced is followed once two polls, `poll` apart, agree', async (t) => {
-  const { origin, daemon, deployed, announce } = await scene(t, 'poll = "2s"')
+  const { origin, daemon, deployed, announce, site } = await scene(t, 'poll = "2s"')
   const base = sha(await git(origin.work, 'rev-parse', 'HEAD'))
   const a = await origin.commit({ a: '1' })
   await announce(base, a)
   await origin.forceTo(base)
-  const doubtful = await until('the doubt', async () => (await daemon.runs()).find(({ reason }) => reason === 'stale'))
-  assert.equal(await deployed(), a)
   await until('the second poll', async () => (await deployed()) === base)
-  const last = (await daemon.runs()).at(-1)
-  assert.equal(last?.trigger, 'poll')
-  const apart = Date.parse(last?.queuedAt ?? '') - Date.parse(doubtful.queuedAt)
+  const [doubtful, followed] = (await daemon.runs()).slice(-2)
+  assert.deepEqual([doubtful?.trigger, doubtful?.state, doubtful?.reason], ['poll', 'skipped', 'stale'])
+  assert.deepEqual([followed?.trigger, followed?.state, followed?.commit], ['poll', 'succeeded', base])
+  assert.deepEqual(site.lines('runs'), [a, base], 'the doubtful one has not run the script')
+  const apart = Date.parse(followed?.queuedAt ?? '') - Date.parse(doubtful?.queuedAt ?? '')
   assert.ok(apart >= 2000, `only ${apart} ms apart`)
 })
 
