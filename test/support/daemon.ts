@@ -20,7 +20,7 @@ import { until } from './until.ts'
 const PROGRAM = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
 export const SECRET = 'a secret for tests'
 /** Generous, for a loaded machine: reached only where something is broken. */
-const PATIENCE_MS = 60_000
+const PATIENCE_MS = 180_000
 
 export interface Push {
   readonly repo?: string
