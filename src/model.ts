@@ -261,6 +261,8 @@ export interface Instance {
   readonly place: string | null
   /** What the files of a working tree at `place` are at; null where there is none, or it is not known. */
   readonly filesAt: Sha | null
+  /** The run whose `activate` has begun, and was followed neither by a success nor by one for the old release; null for none. */
+  readonly activating: number | null
   /** Since when polls have not found its branch; null while it is there, or nobody has looked. */
   readonly goneSince: number | null
   /** When its branch was deleted and its releases were removed; such an instance begins anew should the branch return. */

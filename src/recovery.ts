@@ -45,6 +45,14 @@ export async function recover({
   const reports = await Promise.all(running.map((run) => runner.interrupted(run)))
   const queued = unfinished.filter((run) => run.state === 'queued')
   lanes.apply({ queued, superseded: [] })
+  const halfway = (await store.instances()).filter(({ activating }) => activating !== null)
   if (unfinished.length > 0) log.info('recovered', { interrupted: running.length, queued: queued.length })
-  return reports
+  return [
+    ...reports,
+    ...halfway.map(
+      ({ name }) =>
+        () =>
+          runner.makeGood(name),
+    ),
+  ]
 }

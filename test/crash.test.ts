@@ -257,12 +257,12 @@ test('three interruptions in a row are a failure, and `rerun_interrupted = false
   for (const name of ['thrice', 'never']) assert.equal((await daemon.target(name)).state, 'broken')
 })
 
-test('killed while `activate` ran, it puts the old release back before anything else happens', async (t) => {
+test('killed while `activate` ran, it puts the old release back before anything else happens, and activates that', async (t) => {
   const site = createSite(t)
   const origin = await site.origin('acme/site')
   const live = join(site.directory, 'live')
   site.script('deploy.sh', 'exit 0')
-  site.script('reload.sh', '! [ -e hang ] || { touch $OUT/hangs; exec sleep 600; }')
+  site.script('reload.sh', 'pwd >> $OUT/active', '! [ -e hang ] || { touch $OUT/hangs; exec sleep 600; }')
   site.configure(
     `[target.site]\nrepo = "acme/site"\nscript = "deploy.sh"\ncurrent = "${live}"\nactivate = "reload.sh"\nrerun_interrupted = false`,
   )
@@ -274,9 +274,18 @@ test('killed while `activate` ran, it puts the old release back before anything 
   await until('the activation', () => existsSync(join(site.out, 'hangs')))
   assert.equal(readlinkSync(live), join(site.dataDir, 'releases/site', bad))
   await daemon.kill()
-  await site.start()
-  assert.equal(readlinkSync(live), join(site.dataDir, 'releases/site', good))
+  const again = await site.start()
+  const release = (commit: string) => join(site.dataDir, 'releases/site', commit)
+  assert.equal(readlinkSync(live), release(good))
   assert.deepEqual(readdirSync(join(site.dataDir, 'releases/site')), [good])
+  await until('the old release’s activation', () => again.logged('activated again').length > 0)
+  assert.deepEqual(site.lines('active'), [good, bad, good].map(release))
+  await again.kill()
+  // Once: a run that follows finds nothing to make good, and its own activation is the next.
+  const last = await site.start()
+  const next = await origin.commit({ hang: null })
+  assert.equal((await last.ended(await last.accepted({ before: bad, after: next }))).state, 'succeeded')
+  assert.deepEqual(site.lines('active'), [good, bad, good, next].map(release))
 })
 
 test('where only the launcher is killed, its runs are recovered and the daemon goes on', async (t) => {

@@ -23,6 +23,7 @@ const INSTANCE: Instance = {
   defaultBranch: null,
   place: null,
   filesAt: null,
+  activating: null,
   goneSince: null,
   retiredAt: null,
   firstSeenAt: 0,

@@ -90,6 +90,43 @@ test('a script that stops landfall itself neither holds it up nor is run again',
   assert.deepEqual([(await next.runs()).length, site.lines('runs').length], [1, 1])
 })
 
+test('an activation that stops landfall is followed at the next start by one of the old release, which may stop it once more', async (t) => {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  site.script('deploy.sh', 'exit 0')
+  site.script(
+    'reload.sh',
+    'pwd >> $OUT/active; [ -e $OUT/stops ] || exit 0',
+    'until [ -s $OUT/daemon ]; do sleep 0.05; done; kill -TERM $(cat $OUT/daemon); exec sleep 600',
+  )
+  const lines = ['script = "deploy.sh"', 'branches = "main"', 'activate = "reload.sh"', 'kill_grace = "1s"']
+  site.configure(`[target.site]\nrepo = "acme/site"\n${lines.join('\n')}`, 'drain = "500ms"')
+  const release = (commit: Sha) => join(site.dataDir, 'releases/site', commit)
+  let daemon = await site.start()
+  const good = await origin.commit({ a: '1' })
+  await daemon.ended(await daemon.accepted({ after: good }))
+  writeFileSync(join(site.out, 'stops'), '')
+  const bad = await origin.commit({ a: '2' })
+  const run = await daemon.accepted({ before: good, after: bad })
+  for (const expected of [
+    [good, bad],
+    [good, bad, good],
+  ]) {
+    await until('the activation', () => site.lines('active').length === expected.length)
+    writeFileSync(join(site.out, 'daemon'), String(daemon.pid))
+    assert.equal(await daemon.exited, 0)
+    assert.deepEqual(site.lines('active'), expected.map(release))
+    rmSync(join(site.out, 'daemon'))
+    daemon = await site.start()
+  }
+  rmSync(join(site.out, 'stops'))
+  const { state, reason } = await daemon.run(run)
+  assert.deepEqual([state, reason], ['interrupted', 'shutdown'])
+  const next = await origin.commit({ a: '3' })
+  assert.equal((await daemon.ended(await daemon.accepted({ before: bad, after: next }))).state, 'succeeded')
+  assert.deepEqual(site.lines('active'), [good, bad, good, next].map(release), 'and no more')
+})
+
 test('a run that still fetches goes back to its place in the queue, and is performed after the restart', async (t) => {
   const site = createSite(t)
   const origin = await site.origin('acme/site')

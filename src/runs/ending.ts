@@ -31,10 +31,20 @@ export interface Progress {
   doubt: Sha | null
   /** Its success retires the instance. */
   retires: boolean
+  /** Its `activate` failed, and a stop came before the old release was activated. */
+  owesActivation: boolean
 }
 
 export function begin(run: Run, target: Target, instance: Instance): Progress {
-  const nothing = { directory: null, remote: null, branch: null, considered: null, doubt: null, retires: false }
+  const nothing = {
+    directory: null,
+    remote: null,
+    branch: null,
+    considered: null,
+    doubt: null,
+    retires: false,
+    owesActivation: false,
+  }
   return { run, target, instance, phases: [], ...nothing }
 }
 
@@ -120,6 +130,7 @@ export function createEnding(parts: EndingParts): Ending {
         ...(isOvertaken || isPassed ? { considered: instance.considered } : {}),
         ...(isPassed && instance.state !== 'new' ? { state: instance.state } : {}),
         ...(isRetired ? { retiredAt: at } : {}),
+        ...(progress.owesActivation || outcome.end === 'interrupted' ? {} : { activating: null }),
       },
       sealed,
       forgotten: forgotten.map((release) => release.run),

@@ -7,6 +7,7 @@ import type { Clock, Instance, Log, Outcome, PhaseName, Run, Sha } from '../mode
 import type { Remotes } from '../remotes.ts'
 import type { QueueChange, Store } from '../stores/store.ts'
 import type { Remote, Work } from '../work.ts'
+import { createActivation } from './activation.ts'
 import { createChoice } from './choice.ts'
 import { begin, createEnding, Ended, endedBy, nothingElse, type Progress, type Report } from './ending.ts'
 import { markOf } from './environment.ts'
@@ -43,6 +44,8 @@ export interface Runner {
    * `on_…` scripts, for which a start does not wait.
    */
   interrupted(run: Run): Promise<Report>
+  /** `Activation`. */
+  makeGood(instance: string): Promise<void>
 }
 
 /** What a deployment goes on with, once it has decided. */
@@ -59,6 +62,7 @@ export function createRunner(parts: RunnerParts): Runner {
   const places = createPlaces(parts)
   const scripts = createScripts({ ...parts, places })
   const { end, interrupted, untilStored } = createEnding({ ...parts, scripts })
+  const activation = createActivation({ ...parts, scripts, untilStored })
   const choice = createChoice(parts)
   const retire = createRetirement({ ...parts, scripts, places })
 
@@ -83,6 +87,7 @@ export function createRunner(parts: RunnerParts): Runner {
       log.warn('finished', { ...fields, end: outcome.end, reason: outcome.reason })
       return
     }
+    if (instance.activating !== null) await activation.makeGood(instance.name)
     log.info('started', { ...fields, trigger: run.trigger, attempt: run.attempt })
     // What was decided before it was returned to the queue is decided anew.
     const anew = { ...run, repo: repositoryOf(target, run.repo), reason: null, detail: null }
@@ -193,7 +198,8 @@ export function createRunner(parts: RunnerParts): Runner {
     const outcome = await timed(progress, 'script', () => scripts.run(target, progress.run, site, directory, script))
     if (outcome.end !== 'succeeded') return outcome
     if (!(await exists(directory))) return { ...outcome, end: 'failed', detail: 'the script removed its own checkout' }
-    return activate(progress, site, directory, outcome)
+    const goLive = () => activation.perform(progress, site, directory, outcome)
+    return target.activate === null ? await goLive() : await timed(progress, 'activate', goLive)
   }
 
   /** The files are at the new commit from here on, whatever the script makes of it, unless they are to be restored. */
@@ -248,27 +254,6 @@ export function createRunner(parts: RunnerParts): Runner {
     return { ...outcome, detail: `${outcome.detail ?? outcome.end}; the files are back at ${short(before)}` }
   }
 
-  /** Switches `current`, then activates; if the latter fails, the old release is live again. */
-  async function activate(progress: Progress, site: ScriptSite, directory: string, outcome: Outcome): Promise<Outcome> {
-    const { target, run } = progress
-    if (target.current === null && target.activate === null) return outcome
-    const before =
-      target.current === null ? null : await workOf(target).switchLink({ link: target.current, to: directory })
-    if (target.activate === null) return outcome
-    const activation = await timed(progress, 'activate', () => scripts.activate(target, progress.run, site, directory))
-    if (activation.end === 'succeeded') return outcome
-    if (target.current !== null) await workOf(target).switchLink({ link: target.current, to: before })
-    log.warn('activation failed', { run: run.id, target: run.target, detail: activation.detail })
-    const old = before ?? (await releases.deployed(progress.instance))
-    if (old !== null && !parts.cutOff.aborted) {
-      const live = { ...progress.run, commit: progress.instance.deployed?.commit ?? null }
-      await scripts.activate(target, live, site, old)
-    }
-    if (activation.end === 'interrupted') return activation
-    const detail = `activate: ${activation.detail ?? activation.end}; the release before it is live again`
-    return { ...activation, end: 'failed', reason: 'activate', detail }
-  }
-
   async function timed<T>({ phases }: Progress, name: PhaseName, step: () => Promise<T>): Promise<T> {
     const startedAt = now()
     const start = performance.now()
@@ -279,5 +264,5 @@ export function createRunner(parts: RunnerParts): Runner {
     }
   }
 
-  return { perform, interrupted: (run) => interrupted(run, null) }
+  return { perform, interrupted: (run) => interrupted(run, null), makeGood: activation.makeGood }
 }

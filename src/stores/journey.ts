@@ -123,7 +123,7 @@ export function createJourney(parts: {
 
   function patch(instance: string, change: InstancePatch): void {
     const { state, deployed, deployedBefore, considered, doubt, defaultBranch, rejected } = change
-    const { filesAt, goneSince, retiredAt } = change
+    const { activating, filesAt, goneSince, retiredAt } = change
     if (state !== undefined) sql.state.run(state, instance)
     if (deployed !== undefined) {
       sql.deployed.run(deployed?.commit ?? null, deployed?.run ?? null, deployed?.at ?? null, instance)
@@ -134,6 +134,7 @@ export function createJourney(parts: {
     if (defaultBranch !== undefined) sql.defaultBranch.run(defaultBranch, instance)
     if (rejected !== undefined) sql.rejected.run(JSON.stringify(rejected), instance)
     if (filesAt !== undefined) sql.filesAt.run(filesAt, instance)
+    if (activating !== undefined) sql.activating.run(activating, instance)
     if (goneSince !== undefined) sql.goneSince.run(goneSince, instance)
     if (retiredAt !== undefined) {
       sql.retiredAt.run(retiredAt, instance)
@@ -279,6 +280,7 @@ function prepare(db: DatabaseSync) {
     doubt: db.prepare('update instances set doubt_tip = ?, doubt_since = ? where name = ?'),
     defaultBranch: db.prepare('update instances set default_branch = ? where name = ?'),
     rejected: db.prepare('update instances set rejected = ? where name = ?'),
+    activating: db.prepare('update instances set activating = ? where name = ?'),
     filesAt: db.prepare('update instances set files_at = ? where name = ?'),
     leavePlace: db.prepare('update instances set place = null, files_at = null where place = ? and name <> ?'),
     takePlace: db.prepare('update instances set place = ?, files_at = null where name = ?'),

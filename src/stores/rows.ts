@@ -77,6 +77,7 @@ export function toInstance(row: Row): Instance {
     defaultBranch: textOrNull(row['default_branch']),
     place: textOrNull(row['place']),
     filesAt: sha(row['files_at']),
+    activating: intOrNull(row['activating']),
     goneSince: intOrNull(row['gone_since']),
     retiredAt: intOrNull(row['retired_at']),
     firstSeenAt: int(row['first_seen_at']),

@@ -143,6 +143,7 @@ const MIGRATIONS: readonly string[] = [
   alter table instances add column place text;
   update instances set files_at = null;
   create index instances_at_place on instances (place) where place is not null;
+  alter table instances add column activating integer;
   `,
 ]
 

@@ -91,6 +91,7 @@ export type InstancePatch = Partial<
     | 'defaultBranch'
     | 'rejected'
     | 'filesAt'
+    | 'activating'
     | 'goneSince'
     | 'retiredAt'
   >
