@@ -18,8 +18,8 @@ export interface RecoveryParts {
 }
 
 /**
- * After a crash: what was running is ended and taken up again, what was queued goes on in order. Resolves to the reports that
- * are due, which may take as long as scripts do.
+ * After a crash: what was running is ended and taken up again, what was queued goes on in order. Resolves to the reports and
+ * activations that are due, which may take as long as scripts do.
  */
 export async function recover({
   store,
@@ -45,14 +45,8 @@ export async function recover({
   const reports = await Promise.all(running.map((run) => runner.interrupted(run)))
   const queued = unfinished.filter((run) => run.state === 'queued')
   lanes.apply({ queued, superseded: [] })
-  const halfway = (await store.instances()).filter(({ activating }) => activating !== null)
   if (unfinished.length > 0) log.info('recovered', { interrupted: running.length, queued: queued.length })
-  return [
-    ...reports,
-    ...halfway.map(
-      ({ name }) =>
-        () =>
-          runner.makeGood(name),
-    ),
-  ]
+  const halfway = (await store.instances()).filter(({ activating }) => activating !== null)
+  const makeGood = async () => void (await Promise.all(halfway.map(({ name }) => runner.makeGood(name))))
+  return [...reports, makeGood]
 }
