@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawn } from 'node:child_process'
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { systemCode } from '../src/errors.ts'
 import type { Daemon } from './support/daemon.ts'
+import { git } from './support/git.ts'
 import { shellScript, textOf } from './support/scripts.ts'
 import { until } from './support/until.ts'
 import { type User, WITHOUT_ROOT } from './support/users.ts'
@@ -155,6 +156,52 @@ test(
     await until('a success', async () => (await daemon.runs()).at(-1)?.state === 'succeeded')
   },
 )
+
+test(
+  'a working tree of root’s is refused where another account can swap it, and nothing is run as root there',
+  asRoot,
+  async (t) => {
+    const site = await usersSite(t, 1)
+    const {
+      directory,
+      out,
+      users: [user],
+    } = site
+    const spy = shellScript(directory, 'spy', `id -u >> '${out}/ids'`, 'cat')
+    chmodSync(spy, 0o755)
+    const theirs = join(directory, 'theirs')
+    mkdirSync(theirs)
+    const target = site.target('site', null, 'script = "deploy.sh"', `path = "${theirs}/tree"`, 'adopt = true')
+    const url = /url = "(.*)"/.exec(target)?.[1] ?? ''
+    await git(directory, 'clone', '--quiet', url, join(theirs, 'tree'))
+    chownSync(theirs, user.uid, user.gid)
+    // A repository of the user's own, of the same origin, in and out of the place of root's.
+    user.run(
+      `cd '${theirs}'; git init --quiet evil; cd evil; git remote add origin '${url}'; echo '* filter=spy' > .gitattributes`,
+    )
+    user.run(
+      `cd '${theirs}/evil'; printf '[filter "spy"]\n\tclean = ${spy}\n\tsmudge = ${spy}\n' >> .git/config; git -c user.name=x -c user.email=x@x commit --quiet --allow-empty -m x`,
+    )
+    site.script('deploy.sh', 'true')
+    site.configure(target)
+    const daemon = await site.start()
+    const refused = async (a: string) => {
+      const run = await daemon.ended(await daemon.accepted({ after: await site.origin.commit({ a }) }))
+      assert.equal(run.state, 'unstartable', run.detail ?? '')
+      return run.detail ?? ''
+    }
+    assert.match(await refused('0'), /cannot be a working tree of root's: \S+theirs is not root's alone/)
+    const become = ['--reuid', user.name, '--regid', user.name, '--clear-groups']
+    const game = spawn('setpriv', [...become, 'sh', '-c', SWAP, 'sh', theirs])
+    t.after(() => game.kill('SIGKILL'))
+    for (const a of ['1', '2', '3', '4', '5']) await refused(a)
+    assert.equal(game.exitCode, null)
+    assert.doesNotMatch(site.read('ids'), /^0$/m)
+  },
+)
+
+/** Two directories that change places, again and again. */
+const SWAP = 'cd "$1"; while :; do mv tree mine; mv evil tree; sleep 0.01; mv tree evil; mv mine tree; sleep 0.01; done'
 
 /** No run is under way, and none is due now. */
 async function settled(daemon: Daemon): Promise<void> {
