@@ -115,6 +115,7 @@ export function createLauncher({
     const connection: Connection = { child, pending, ready: ready.promise, gone: gone.promise }
     let lost = false
     let isRefused = false
+    let isReady = becomes === null
     let heardAt = performance.now()
     ready.promise.catch(() => {}) // each call that waits for it is told
     if (becomes === null) ready.resolve()
@@ -134,15 +135,18 @@ export function createLauncher({
       pending.clear()
     }
     function askForLife(): void {
-      if (pending.size === 0) heardAt = performance.now()
+      // Before it is ready calls wait for it too, and its account can stop it from the moment that it has become it.
+      if (pending.size === 0 && isReady) heardAt = performance.now()
       else if (performance.now() - heardAt > silenceMs || isStuck(pending)) child.kill('SIGKILL')
       send(child, { kind: 'ping' })
     }
     child.on('message', (message) => {
       heardAt = performance.now()
       const told = message as FromLauncher
-      if (told.kind === 'ready') ready.resolve()
-      else if (told.kind === 'refused') {
+      if (told.kind === 'ready') {
+        isReady = true
+        ready.resolve()
+      } else if (told.kind === 'refused') {
         isRefused = true
         // It is on its way out: the next call tries anew, for what was wrong may have been mended.
         if (current === connection) current = null
