@@ -20,6 +20,8 @@ const SILENCE_MS = 30_000
  * included. Whoever owns the files there can make any look at them wait for ever: a FIFO does.
  */
 const STUCK_MS = 30 * 60_000
+/** What a launcher that has ended has said is read by then. */
+const LAST_WORDS_MS = 1000
 /** How often it is asked for a sign of life in that time. */
 const PINGS = 6
 
@@ -155,6 +157,13 @@ export function createLauncher({
     })
     // Not `exit`, which may come before the last messages.
     child.once('disconnect', () => lose('its channel closed'))
+    // A child of its that was stopped before it became its program holds the channel open, and no message comes any more.
+    child.once('exit', () =>
+      setTimeout(() => {
+        lose('it has ended')
+        if (child.connected) child.disconnect()
+      }, LAST_WORDS_MS),
+    )
     child.on('error', (error) => {
       if (child.pid === undefined) lose(error.message)
     })
