@@ -162,7 +162,7 @@ export function createLauncher({
       setTimeout(() => {
         lose('it has ended')
         if (child.connected) child.disconnect()
-      }, LAST_WORDS_MS),
+      }, LAST_WORDS_MS).unref(),
     )
     child.on('error', (error) => {
       if (child.pid === undefined) lose(error.message)
