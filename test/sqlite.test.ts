@@ -87,6 +87,12 @@ test('a write that fails is undone alone and does not spoil its neighbours', asy
     push(store, 3),
   ])
   assert.deepEqual([first.status, wrong.status, last.status], ['fulfilled', 'rejected', 'fulfilled'])
+  for (const one of [first, last]) {
+    assert.ok(one.status === 'fulfilled')
+    const { receipt, queued: made } = one.value
+    assert.deepEqual((await store.delivery(receipt.delivery))?.targets, receipt.targets, 'what is told is what is kept')
+    assert.equal((await store.run(made[0]?.id ?? -1))?.delivery, receipt.delivery)
+  }
   assert.match(String(wrong.status === 'rejected' && wrong.reason), /FOREIGN KEY/)
   assert.ok(!hasCode(wrong.status === 'rejected' && wrong.reason, 'store'), 'a bug is no trouble with the disk')
   const seen = spy(t, dataDir)
@@ -132,6 +138,42 @@ test('where SQLite has ended the whole transaction, what was in it is told so an
       .all()
       .map(({ word }) => word),
     ['kept', 'later'],
+  )
+})
+
+test('where a group cannot be done again without the write that failed, all of it is told so and nothing is kept', async (t) => {
+  const db = new DatabaseSync(join(temporaryDirectory(t), 'a.db'))
+  t.after(() => db.close())
+  db.exec('create table words (word text) strict')
+  let undone = 0
+  const write = createGroupWrite(db, () => {
+    undone += 1
+  })
+  const say = (word: string) => void db.prepare('insert into words values (?)').run(word)
+  let isFull = false
+  const settled = await Promise.allSettled([
+    write(() => say('early')),
+    write(() => {
+      if (isFull) throw Object.assign(new Error('disk is full'), { code: 'ERR_SQLITE_ERROR', errcode: 13 })
+      say('lost')
+    }),
+    write(() => {
+      isFull = true
+      throw new Error('a bug')
+    }),
+  ])
+  const reasons = settled.map((one) => (one.status === 'rejected' ? String(one.reason) : 'kept'))
+  assert.match(reasons[0] ?? '', /disk is full/)
+  assert.match(reasons[1] ?? '', /disk is full/)
+  assert.match(reasons[2] ?? '', /a bug/)
+  assert.ok(undone > 0)
+  await write(() => say('later'))
+  assert.deepEqual(
+    db
+      .prepare('select word from words')
+      .all()
+      .map(({ word }) => word),
+    ['later'],
   )
 })
 

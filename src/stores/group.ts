@@ -4,18 +4,21 @@ import { LandfallError, messageOf, systemCode } from '../errors.ts'
 /**
  * Group commit: writes of one turn of the event loop share one transaction and so one fsync. The promise of a write
  * resolves when its transaction is on disk. A write that throws is undone alone; a commit that fails undoes all of them.
+ * `work` may be done more than once: of all times but the last, nothing is left but gaps in numbers that it gave.
  */
 export type GroupWrite = <T>(work: () => T) => Promise<T>
+
+interface Waiting {
+  readonly again: () => void
+  readonly tell: (failure: unknown) => void
+}
 
 /** `onUndone` is called whenever writes were undone, so that nothing is remembered that is not on disk. */
 export function createGroupWrite(db: DatabaseSync, onUndone: () => void): GroupWrite {
   const begin = db.prepare('begin immediate')
   const commit = db.prepare('commit')
-  const savepoint = db.prepare('savepoint one')
-  const release = db.prepare('release one')
-  const undo = db.prepare('rollback to one')
   let isOpen = false
-  let waiting: ((failure: unknown) => void)[] = []
+  let waiting: Waiting[] = []
 
   function open(): void {
     begin.run()
@@ -40,28 +43,24 @@ export function createGroupWrite(db: DatabaseSync, onUndone: () => void): GroupW
     waiting = []
     isOpen = false
     if (failure !== null) onUndone()
-    for (const tell of group) tell(failure)
+    for (const { tell } of group) tell(failure)
   }
 
-  function alone<T>(work: () => T): T {
-    savepoint.run()
-    try {
-      const value = work()
-      release.run()
-      return value
-    } catch (cause) {
-      if (db.isTransaction) undoOne()
-      onUndone()
-      throw cause
+  /** The last write has thrown half-way. No savepoint a write: each would copy every page that its write changes. */
+  function undoLast(failure: unknown): void {
+    if (!db.isTransaction) {
+      // A full disk can end the whole transaction. What comes next in this turn must not take its place unnoticed.
+      end(failure)
+      return
     }
-  }
-
-  function undoOne(): void {
+    onUndone()
     try {
-      undo.run()
-      release.run()
-    } catch {
-      rollBack(db) // half a write must not be committed with the others
+      rollBack(db)
+      begin.run()
+      for (const { again } of waiting) again()
+    } catch (cause) {
+      rollBack(db)
+      end(storeError(cause))
     }
   }
 
@@ -69,12 +68,16 @@ export function createGroupWrite(db: DatabaseSync, onUndone: () => void): GroupW
     return new Promise<T>((resolve, reject) => {
       try {
         if (!isOpen) open()
-        const value = alone(work)
-        waiting.push((failure) => (failure === null ? resolve(value) : reject(failure)))
+        let value = work()
+        waiting.push({
+          again: () => {
+            value = work()
+          },
+          tell: (failure) => (failure === null ? resolve(value) : reject(failure)),
+        })
       } catch (cause) {
         const failure = storeError(cause)
-        // A full disk can end the whole transaction. What comes next in this turn must not take its place unnoticed.
-        if (isOpen && !db.isTransaction) end(failure)
+        if (isOpen) undoLast(failure)
         reject(failure)
       }
     })
