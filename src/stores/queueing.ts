@@ -1,7 +1,7 @@
 /** How a run comes into the queue, inside a transaction: coalescing, eviction, retries. */
 import type { DatabaseSync } from 'node:sqlite'
 import type { Instance, Run, Sha, Trigger } from '../model.ts'
-import { type Row, toInstance, toRun } from './rows.ts'
+import { type Row, toInstance, toRun, toWaiting, type Waiting } from './rows.ts'
 import type { FollowUp, InstanceKey, QueueChange, Reconfiguration, RunOrder } from './store.ts'
 
 /** The event of a run that retires an instance: instances.ts. Two of them at once would be one too many. */
@@ -46,11 +46,11 @@ export function createQueueing(db: DatabaseSync) {
     ),
     announcedMove: db.prepare('update runs set before = ? where id = ? and before is null'),
     waiting: db.prepare(
-      "select * from runs indexed by runs_unfinished where target = ? and finished_at is null and state = 'queued'",
+      "select id, announced, before, trigger, place, not_before from runs indexed by runs_unfinished where target = ? and finished_at is null and state = 'queued'",
     ),
     // Not by way of all that is unfinished: a sequential lane may hold thousands.
     waitingRetries: db.prepare(
-      `select * from runs indexed by runs_following
+      `select id, announced, before, trigger, place, not_before from runs indexed by runs_following
        where target = ? and trigger = 'retry' and trigger in ('retry', 'recovery') and finished_at is null and state = 'queued'`,
     ),
     others: db.prepare(
@@ -110,11 +110,11 @@ export function createQueueing(db: DatabaseSync) {
    * The waiting runs that a new one replaces: with `evict` the one in the queue, and with any policy a retry that waits for
    * its time.
    */
-  function replaced(instance: string, evicts: boolean): readonly Run[] {
+  function replaced(instance: string, evicts: boolean): readonly Waiting[] {
     const waiting = evicts ? sql.waiting : sql.waitingRetries
     return waiting
       .all(instance)
-      .map(toRun)
+      .map(toWaiting)
       .filter((run) => !BY_PEOPLE.includes(run.trigger))
   }
 
@@ -198,7 +198,7 @@ function pick({ target, repo, ref, announced, before, event, delivery, pollsAgre
  * Two announced moves in a row, A to B and B to C, are one from A to C: so a force push is still believed when a further
  * push took its run's place before it started.
  */
-function carriedOver(order: RunOrder, evicted: readonly Run[]): Sha | null {
+function carriedOver(order: RunOrder, evicted: readonly Waiting[]): Sha | null {
   const first = evicted.find((run) => run.announced !== null && run.announced === order.before && run.before !== null)
   return first?.before ?? order.before
 }

@@ -58,6 +58,20 @@ export function toRun(row: Row): Run {
   }
 }
 
+/** What the next run of an instance asks of one that waits. Nearly each delivery does, and a whole row costs five times as much. */
+export type Waiting = Pick<Run, 'id' | 'announced' | 'before' | 'trigger' | 'place' | 'notBefore'>
+
+export function toWaiting(row: Row): Waiting {
+  return {
+    id: int(row['id']),
+    announced: sha(row['announced']),
+    before: sha(row['before']),
+    trigger: text(row['trigger']) as Trigger,
+    place: int(row['place']),
+    notBefore: intOrNull(row['not_before']),
+  }
+}
+
 export function toInstance(row: Row): Instance {
   const deployed = sha(row['deployed_commit'])
   const wanted = sha(row['wanted_commit'])
