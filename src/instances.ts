@@ -99,19 +99,21 @@ export function routeDelivery(config: Config, hook: Hook, received: Received, kn
   const isMeant = (target: Target): boolean =>
     isNameOf(target, repo) &&
     (!isRenamed || isOwnName(target, known) || (isOwnName(target, repo) && !knowledge.isTaken))
-  const isFollowed = targets.some((target) => isMeant(target) && isOwnName(target, repo))
+  const isFollowed = isRenamed && targets.some((target) => isMeant(target) && isOwnName(target, repo))
   const routes = targets.flatMap((target): readonly Route[] => {
     if (isMeant(target)) return routesTo(target, repo, received, knowledge)
+    if (!isRenamed) return []
     // Told to those who had it under its old name, or would have it under the new one.
     const concerns = isNameOf(target, repo) || (isNameOf(target, known) && !isFollowed)
-    return isRenamed && concerns ? [renamed(target, known, repo)] : []
+    return concerns ? [renamed(target, known, repo)] : []
   })
   if (routes.length === 0) {
     return { kind: 'nowhere', reason: 'no-target', detail: `no target of hook ${hook.name} follows ${repo}` }
   }
   // A name that no target has accepted is not believed, so that the known one goes on being the repository's.
   const isBelieved = !routes.every((route) => route.kind === 'reason' && route.reason === 'renamed')
-  return { kind: 'routes', routes, learns: repoId !== null && isBelieved ? { id: repoId, repo } : null }
+  const isNews = repoId !== null && isBelieved && knowledge.knownAs !== repo
+  return { kind: 'routes', routes, learns: isNews ? { id: repoId, repo } : null }
 }
 
 /** Repository names, whatever their case. */
@@ -121,7 +123,8 @@ export function sameName(one: string, other: string): boolean {
 
 /** Whether the target follows a repository of this name. */
 export function isNameOf(target: Target, repo: string): boolean {
-  return matchesRepository(target.repo, repo) || target.aliases.some((alias) => sameName(alias, repo))
+  const isIt = target.repoIsGlob ? matchesRepository(target.repo, repo) : sameName(target.repo, repo)
+  return isIt || target.aliases.some((alias) => sameName(alias, repo))
 }
 
 /** Whether the file says that this very name is the repository's: a pattern names none in particular. */

@@ -1,6 +1,6 @@
 import type { Config, Hook, Target } from './config/config.ts'
 import { LandfallError } from './errors.ts'
-import { branchOf, instanceKey, type Knowledge, routeDelivery, sameName } from './instances.ts'
+import { branchOf, instanceKey, isNameOf, type Knowledge, routeDelivery, sameName } from './instances.ts'
 import type { Clock, Instance, Receipt, Received } from './model.ts'
 import type { Silences } from './polling/silences.ts'
 import type { QueueChange, Store } from './stores/store.ts'
@@ -39,11 +39,11 @@ export function createIntake(parts: IntakeParts): Intake {
   ): Promise<Knowledge> {
     const found = new Map<string, Instance>()
     const deleted = changes.flatMap(({ ref, after }) => (after === null ? [branchOf(ref)] : []))
-    for (const target of repo === null ? [] : targets) {
-      if (target.hook !== hook.name) continue
+    for (const target of targets) {
+      if (repo === null || target.hook !== hook.name || !isNameOf(target, repo)) continue
       const branches = { default: [null], branches: deleted, branch: [], tags: [] }[target.follows.kind]
       for (const branch of branches) {
-        const { name } = instanceKey(target, repo ?? '', branch)
+        const { name } = instanceKey(target, repo, branch)
         const instance = await store.instance(name)
         if (instance !== null && instance.retiredAt === null) found.set(name, instance)
       }

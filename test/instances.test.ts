@@ -239,6 +239,16 @@ describe('what a delivery means', () => {
     }
   })
 
+  test('the name of a repository is learnt where it is news, and only then', () => {
+    const learns = (known: Routed) => {
+      const routing = route({ push: { repoId: 7 }, ...known })
+      return routing.kind === 'routes' ? routing.learns : routing.reason
+    }
+    assert.deepEqual(learns({ knownAs: null }), { id: 7, repo: 'acme/site' })
+    assert.equal(learns({ knownAs: 'acme/site' }), null)
+    assert.deepEqual(learns({ knownAs: 'Acme/Site' }), { id: 7, repo: 'acme/site' })
+  })
+
   test('a run carries what the delivery said', () => {
     const routing = route({ push: { changes: [{ ref: 'refs/heads/main', before: commit(1), after: commit(2) }] } })
     assert.deepEqual(routing.kind === 'routes' && routing.routes[0], {

@@ -104,7 +104,6 @@ export function createJourney(parts: {
 
   /** A name is one repository's: whoever had it before has another by now, or is gone. */
   function learn(hook: string, { id, repo }: { readonly id: number; readonly repo: string }): void {
-    if (sql.knownAs.get(hook, id)?.['repo'] === repo) return
     sql.unlearn.run(hook, repo)
     sql.learn.run(hook, id, repo)
   }
@@ -291,7 +290,6 @@ function prepare(db: DatabaseSync) {
     recorded: db.prepare(
       'update instances set considered = ? where name = ? and considered is null and wanted_commit is null and deployed_commit is null',
     ),
-    knownAs: db.prepare('select repo from repositories where hook = ? and id = ?'),
     unlearn: db.prepare('delete from repositories where hook = ? and lower(repo) = lower(?)'),
     learn: db.prepare('insert or replace into repositories (hook, id, repo) values (?, ?, ?)'),
     seal: db.prepare('insert or replace into releases (run, instance, commit_id, directory) values (?, ?, ?, ?)'),

@@ -51,7 +51,7 @@ export type Routing =
   | {
       readonly kind: 'routes'
       readonly routes: readonly Route[]
-      /** The name to remember the forge's number for a repository by. */
+      /** The name to remember the forge's number for a repository by; null too where it is known by that already. */
       readonly learns: { readonly id: number; readonly repo: string } | null
     }
   | { readonly kind: 'nowhere'; readonly reason: DeliveryReason; readonly detail: string }
