@@ -3,12 +3,12 @@ import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { Agent, request } from 'node:http'
-import { createServer } from 'node:net'
+import { Agent, createServer as createHttpServer, request } from 'node:http'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, test } from 'node:test'
-import { Worker } from 'node:worker_threads'
+import { MessageChannel, MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import type { Config, Hook, Listen } from '../src/config/config.ts'
 import { hasCode, LandfallError } from '../src/errors.ts'
 import type { OutgoingDelivery } from '../src/forges/forge.ts'
@@ -18,6 +18,7 @@ import { parseSha } from '../src/model.ts'
 import { CODEC, unpackPayload } from '../src/payload-codec.ts'
 import { createExaminer } from '../src/receiver/examine.ts'
 import { createReceiver, type Receiver, type ReceiverParts } from '../src/receiver/receiver.ts'
+import { createUploads, type Upload } from '../src/receiver/upload.ts'
 import { aConfig } from './support/nouns.ts'
 import { exchange, openRaw } from './support/raw-http.ts'
 import { until } from './support/until.ts'
@@ -534,6 +535,29 @@ describe('bodies', () => {
     assert.equal((await send(url, { headers: big.headers, body: big.body.replace('x', 'y') })).status, 401)
   })
 
+  test('a big body waits in order, and is gone once it is released', async (t) => {
+    const upload = createUploads({ maxBodyBytes: () => 25 * MB, budgetBytes: 64 * MB, bodyTimeoutMs: 10_000 })
+    const uploaded = Promise.withResolvers<Upload>()
+    const server = createHttpServer((incoming, outgoing) => {
+      upload(incoming, outgoing).then(uploaded.resolve, uploaded.reject)
+    }).listen(0, '127.0.0.1')
+    t.after(() => server.close())
+    await once(server, 'listening')
+    const sent = Buffer.from(Array.from({ length: MB / 8 }, (_, n) => String(n).padStart(8, '0')).join(''))
+    const { port } = server.address() as AddressInfo
+    const sending = request({ host: '127.0.0.1', port, method: 'POST', agent: false }).on('error', () => {})
+    sending.write('small first')
+    sending.end(sent)
+    t.after(() => sending.destroy())
+    const whole = await uploaded.promise
+    assert.ok(whole.kind === 'complete' && whole.body instanceof MessagePort)
+    const first = receiveMessageOnPort(whole.body) as { readonly message: Uint8Array }
+    assert.equal(Buffer.from(first.message).toString('utf8', 0, 11), 'small first')
+    const closed = once(whole.body, 'close')
+    whole.release()
+    await closed
+  })
+
   test('JSON of millions of lists, objects or fields is kept without being parsed', async () => {
     const { url, received } = await start()
     for (const part of ['{},', '[],', '"a":1,', '[[']) {
@@ -557,8 +581,11 @@ describe('bodies', () => {
       },
     })
     const { headers, body } = made(made().body.replace('{', `{"filler":"${'x'.repeat(MB)}",`))
-    const examine = () =>
-      examiner.examine({ forge: 'github', secrets: [SECRET], headers, pieces: [Buffer.from(body)], receivedAt: 1 })
+    const examine = () => {
+      const { port1, port2 } = new MessageChannel()
+      for (const piece of [body.slice(0, MB / 2), body.slice(MB / 2)]) port1.postMessage(Buffer.from(piece))
+      return examiner.examine({ forge: 'github', secrets: [SECRET], headers, body: port2, receivedAt: 1 })
+    }
     await assert.rejects(examine(), /thread/)
     await assert.rejects(examine(), /thread/)
     assert.deepEqual(lines, ['examiner-died'])

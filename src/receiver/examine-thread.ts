@@ -1,18 +1,30 @@
 /** The thread of examine.ts: bodies in, findings out. */
 import { readlinkSync } from 'node:fs'
 import { setPriority } from 'node:os'
-import { parentPort } from 'node:worker_threads'
-import { examine, type Finding, ownMemory, type ThreadOrder, type ThreadReply } from './examine.ts'
+import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads'
+import { examine, type Finding, type ThreadOrder, type ThreadReply } from './examine.ts'
+import { ownMemory } from './upload.ts'
 
 const port = parentPort
 stepBack()
 
-port?.on('message', (order: ThreadOrder) => {
-  examine(order).then(
-    (finding) => answer(order.id, finding),
-    (error: unknown) => port.postMessage({ id: order.id, error } satisfies ThreadReply),
+port?.on('message', ({ id, body, ...about }: ThreadOrder) => {
+  examine({ ...about, pieces: messagesOf(body) }).then(
+    (finding) => answer(id, finding),
+    (error: unknown) => port.postMessage({ id, error } satisfies ThreadReply),
   )
 })
+
+function messagesOf(body: MessagePort): readonly Uint8Array[] {
+  const pieces: Uint8Array[] = []
+  for (;;) {
+    const piece = receiveMessageOnPort(body) as { readonly message: Uint8Array } | undefined
+    if (piece === undefined) break
+    pieces.push(piece.message)
+  }
+  body.close()
+  return pieces
+}
 
 /** The packed payload moves rather than being copied. */
 function answer(id: number, finding: Finding): void {

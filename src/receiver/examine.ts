@@ -1,18 +1,18 @@
 /** What a body turns out to be: verified, read, hashed and packed. Small ones here, big ones in a thread of their own. */
 import { hash } from 'node:crypto'
 import { extname } from 'node:path'
-import { Worker } from 'node:worker_threads'
+import { MessagePort, Worker } from 'node:worker_threads'
 import type { Accepted } from '../forges/forge.ts'
 import { FORGE } from '../forges/index.ts'
 import type { ForgeName, Log, Received } from '../model.ts'
 import { packPayload } from '../payload-codec.ts'
+import type { Body } from './upload.ts'
 
 export interface Specimen {
   readonly forge: ForgeName
   readonly secrets: readonly string[]
   /** Header names in lower case. */
   readonly headers: Readonly<Record<string, string | undefined>>
-  /** The body in the pieces that came. They may be gone afterwards: big ones move to the thread. */
   readonly pieces: readonly Uint8Array[]
   readonly receivedAt: number
 }
@@ -43,18 +43,17 @@ function understand(
   return { ...announcement, kind: accepted.kind, detail: null, payload: packPayload(payload ?? body) }
 }
 
-/** Above this, verifying and packing would hold up other deliveries for more than some milliseconds. */
-const BIG_BYTES = 256 * 1024
 const IDLE_MS = 60_000
 
-export type ThreadOrder = Specimen & { readonly id: number }
+/** Its pieces are the messages that wait in `body`. */
+export type ThreadOrder = Omit<Specimen, 'pieces'> & { readonly id: number; readonly body: MessagePort }
 export type ThreadReply =
   | { readonly id: number; readonly finding: Finding }
   | { readonly id: number; readonly error: unknown }
 
 export interface Examiner {
-  /** Rejects where the thread died over this body, or over one beside it. */
-  examine(specimen: Specimen): Promise<Finding>
+  /** A big body is gone afterwards. Rejects where the thread died over this body, or over one beside it. */
+  examine(given: Omit<Specimen, 'pieces'> & { readonly body: Body }): Promise<Finding>
   close(): Promise<void>
 }
 
@@ -103,27 +102,19 @@ export function createExaminer({ log, makeThread = examineThread }: ExaminerPart
     await worker?.terminate()
   }
 
-  function examineInThread(specimen: Specimen): Promise<Finding> {
+  function examineInThread(order: Omit<ThreadOrder, 'id'>): Promise<Finding> {
     clearTimeout(idle)
     thread ??= start()
     const id = ++lastId
     const answer = Promise.withResolvers<Finding>()
     waiting.set(id, answer)
-    const pieces = specimen.pieces.map(ownMemory)
-    const order: ThreadOrder = { ...specimen, pieces, id }
-    thread.postMessage(
-      order,
-      pieces.map((piece) => piece.buffer),
-    )
+    thread.postMessage({ ...order, id } satisfies ThreadOrder, [order.body])
     return answer.promise
   }
 
   return {
-    async examine(specimen) {
-      let bytes = 0
-      for (const piece of specimen.pieces) bytes += piece.byteLength
-      return bytes <= BIG_BYTES ? await examine(specimen) : await examineInThread(specimen)
-    },
+    examine: ({ body, ...about }) =>
+      body instanceof MessagePort ? examineInThread({ ...about, body }) : examine({ ...about, pieces: body }),
     close: stop,
   }
 }
@@ -131,12 +122,4 @@ export function createExaminer({ log, makeThread = examineThread }: ExaminerPart
 /** No resource limits: to exceed one amid JSON.parse ends the whole process. What is parsed is limited instead. */
 function examineThread(): Worker {
   return new Worker(new URL(`./examine-thread${extname(import.meta.url)}`, import.meta.url))
-}
-
-/** A piece that can move to another thread without taking its neighbours in a shared pool along. */
-export function ownMemory(piece: Uint8Array): Uint8Array<ArrayBuffer> {
-  const { buffer, byteLength } = piece
-  return buffer instanceof ArrayBuffer && buffer.byteLength === byteLength
-    ? new Uint8Array(buffer)
-    : new Uint8Array(piece)
 }

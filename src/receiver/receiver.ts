@@ -87,13 +87,14 @@ export function createReceiver(parts: ReceiverParts): Receiver {
   async function receive(addressed: Hook, incoming: IncomingMessage, outgoing: ServerResponse): Promise<Response> {
     const no = (refusal: Refusal) => refuse(incoming, outgoing, { ...refusal, hook: addressed })
     if (stopping()) return no(REFUSALS.stopping)
-    const body = await upload(incoming, outgoing)
-    if (body.kind !== 'complete') return no(UPLOAD_REFUSALS[body.kind])
+    const uploaded = await upload(incoming, outgoing)
+    if (uploaded.kind !== 'complete') return no(UPLOAD_REFUSALS[uploaded.kind])
+    const { body, release } = uploaded
 
     const judge = config()
     const hook = hooksOf(judge).get(addressed.name)
     if (hook === undefined) {
-      body.release()
+      release()
       return no(REFUSALS.notFound)
     }
     const receivedAt = now()
@@ -101,9 +102,9 @@ export function createReceiver(parts: ReceiverParts): Receiver {
     let finding: Finding
     try {
       const { forge, secrets } = hook
-      finding = await examiner.examine({ forge, secrets, headers, pieces: body.pieces, receivedAt })
+      finding = await examiner.examine({ forge, secrets, headers, body, receivedAt })
     } finally {
-      body.release()
+      release()
     }
     if (finding.kind === 'unsupported-type') return no(REFUSALS.unsupportedType)
     if (finding.kind === 'unauthentic') return no(unauthentic(incoming))

@@ -1,14 +1,24 @@
 /** Bodies of strangers: how much of them is taken, for how long, and how a connection ends whose body nobody wants. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { MessageChannel, type MessagePort } from 'node:worker_threads'
 
 /** All that strangers may make us hold at once, before any of it has proved authentic. */
 export const BUDGET_BYTES = 64 * 1024 * 1024
 /** From the end of the headers to the end of the body. */
 export const BODY_TIMEOUT_MS = 30_000
 
+/** Above this, verifying and packing would hold up other deliveries for more than some milliseconds: a thread does it. */
+const BIG_BYTES = 256 * 1024
+
+/**
+ * The pieces of a body in order; those of a big one as messages that wait for the thread. There they are none of our heap's: a
+ * heap that 25 MB are added to is soon searched for garbage, and that stops all other deliveries for as long.
+ */
+export type Body = readonly Uint8Array[] | MessagePort
+
 export type Upload =
   /** To be released once the body has proved authentic or is no longer held. */
-  | { readonly kind: 'complete'; readonly pieces: readonly Uint8Array[]; readonly release: () => void }
+  | { readonly kind: 'complete'; readonly body: Body; readonly release: () => void }
   | { readonly kind: 'too-large' }
   /** The budget is spent. */
   | { readonly kind: 'busy' }
@@ -51,6 +61,7 @@ export function createUploads({ maxBodyBytes: limit, budgetBytes, bodyTimeoutMs 
       const release = () => {
         held -= bytes
         bytes = 0
+        pieces.drop()
       }
       const take = (piece: Uint8Array) => {
         bytes += piece.byteLength
@@ -66,7 +77,7 @@ export function createUploads({ maxBodyBytes: limit, budgetBytes, bodyTimeoutMs 
         release()
         settle({ kind })
       }
-      const complete = () => settle({ kind: 'complete', pieces: pieces.all(), release })
+      const complete = () => settle({ kind: 'complete', body: pieces.all(), release })
       const abort = () => refuse('aborted')
       const timer = setTimeout(() => refuse('too-slow'), bodyTimeoutMs)
       const settle = (upload: Upload) => {
@@ -82,12 +93,22 @@ export function createUploads({ maxBodyBytes: limit, budgetBytes, bodyTimeoutMs 
 /** Keeps pieces in order, in memory that is not much more than their bytes. `declared` is what the whole should have. */
 function createPieces(declared: number) {
   const full: Uint8Array[] = []
+  let fullBytes = 0
+  let away: MessageChannel | null = null
   let slab = Buffer.alloc(0)
   let filled = 0
 
+  function keep(piece: Uint8Array): void {
+    full.push(piece)
+    fullBytes += piece.byteLength
+    if (fullBytes <= BIG_BYTES) return
+    away ??= new MessageChannel()
+    for (const own of full.splice(0).map(ownMemory)) away.port1.postMessage(own, [own.buffer])
+  }
+
   function closeSlab(): void {
     // A copy: what is left of the slab must not stay with a few bytes of it.
-    if (filled > 0) full.push(filled === slab.byteLength ? slab : Buffer.from(slab.subarray(0, filled)))
+    if (filled > 0) keep(filled === slab.byteLength ? slab : Buffer.from(slab.subarray(0, filled)))
     slab = Buffer.alloc(0)
     filled = 0
   }
@@ -97,18 +118,33 @@ function createPieces(declared: number) {
       const staysAlone = piece.byteLength >= SMALL_BYTES || piece.byteLength === declared
       if (staysAlone || filled + piece.byteLength > SLAB_BYTES) closeSlab()
       if (staysAlone) {
-        full.push(piece)
+        keep(piece)
         return
       }
       if (slab.byteLength === 0) slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
       slab.set(piece, filled)
       filled += piece.byteLength
     },
-    all(): readonly Uint8Array[] {
+    all(): Body {
       closeSlab()
-      return full
+      return away === null ? full : away.port2
+    },
+    /**
+     * Nothing is left of what waits for the thread; what the thread has is its own. To be called last: to send a closed port, or
+     * to read from one, ends the whole process (nodejs/node#56362).
+     */
+    drop(): void {
+      away?.port2.close()
     },
   }
+}
+
+/** A piece that can move to another thread without taking its neighbours in a shared pool along. */
+export function ownMemory(piece: Uint8Array): Uint8Array<ArrayBuffer> {
+  const { buffer, byteLength } = piece
+  return buffer instanceof ArrayBuffer && buffer.byteLength === byteLength
+    ? new Uint8Array(buffer)
+    : new Uint8Array(piece)
 }
 
 /** What node reads and throws away after an answer so that the connection can serve on. Beyond it, closing is cheaper. */
