@@ -28,6 +28,8 @@ const LAST_GRACE_MS = 10_000
 /** Nothing that comes after a stop is recorded, so there is little to wait for. */
 const CLOSE_GRACE_MS = 1000
 
+const STOPPING = 'landfall is stopping; try again when it has been started again'
+
 /** The whole of landfall in one value: what `serve` serves, what `once` asks, what the tests start. */
 export interface Agent {
   readonly store: Store
@@ -155,10 +157,18 @@ export async function startAgent({ config: first, log, now = Date.now, serves }:
     now,
   })
   async function once(): Promise<readonly PollResult[]> {
+    refuseWhileStopping()
     await recovered.promise
-    return poller.once()
+    const results = await poller.once()
+    // A stop has cut it short: nothing found would be said of what was not looked for.
+    refuseWhileStopping()
+    return results
   }
   const api = createApi({ config: current, store, dataDir, once, log })
+
+  function refuseWhileStopping(): void {
+    if (stopping.signal.aborted) throw new LandfallError('stopping', STOPPING)
+  }
 
   /** What comes during a start waits its turn in the store: leftovers are ended first, and then recoveries go first. */
   function followInTurn(change: QueueChange): void {
@@ -178,7 +188,7 @@ export async function startAgent({ config: first, log, now = Date.now, serves }:
   }
 
   async function reload(read: Config): Promise<Changes | null> {
-    if (stopping.signal.aborted) throw new LandfallError('stopping', 'landfall is stopping')
+    refuseWhileStopping()
     const { config: next, needRestart } = merged(config, read)
     if (isDeepStrictEqual(next, config) && needRestart.length === 0) return null
     const before = config

@@ -93,6 +93,45 @@ test('once follows a run that a newer push has taken the place of', async (t) =>
   assert.deepEqual([code, stdout], [0, `site  deployed ${newest.slice(0, 10)} (run 3)\n`])
 })
 
+test('once beside a daemon that drains is exit code 3, and once that waited for what the daemon ended tells that end', async (t) => {
+  const site = createSite(t)
+  await site.origin('acme/site')
+  site.script('_default', 'echo started >> $OUT/runs; until [ -e $OUT/go ]; do sleep 0.05; done')
+  site.configure('[target.site]\nrepo = "acme/site"', 'drain = "wait"')
+  const daemon = await site.start()
+  const call = () => start(['once', '-c', join(site.directory, 'landfall.toml')], { cwd: site.directory })
+  const waiting = call()
+  await until('the script', () => site.lines('runs').length === 1)
+  daemon.signal('SIGTERM')
+  await until('the stop', () => daemon.logged('stopping').length === 1)
+  const late = await call().ended
+  assert.deepEqual([late.code, late.stdout], [3, ''])
+  assert.match(late.stderr, /^landfall is stopping; try again when it has been started again\n$/)
+  await assert.rejects(daemon.api('once', 'POST'), /: 503 .*"status":503.*landfall is stopping/)
+  // Stopped, so that what it sees next is a daemon that is gone.
+  waiting.child.kill('SIGSTOP')
+  writeFileSync(join(site.out, 'go'), '')
+  assert.equal(await daemon.exited, 0)
+  waiting.child.kill('SIGCONT')
+  const { code, stdout, stderr } = await waiting.ended
+  assert.deepEqual([code, stderr], [0, ''])
+  assert.match(stdout, /^site {2}deployed [0-9a-f]{10} \(run 1\)\n$/)
+})
+
+test('once whose daemon is gone before the run has ended says which run it is, and how to look', async (t) => {
+  const site = createSite(t)
+  await site.origin('acme/site')
+  site.script('_default', 'echo started >> $OUT/runs; sleep 600')
+  site.configure('[target.site]\nrepo = "acme/site"')
+  const daemon = await site.start()
+  const waiting = start(['once', '-c', join(site.directory, 'landfall.toml')], { cwd: site.directory })
+  await until('the script', () => site.lines('runs').length === 1)
+  await daemon.kill()
+  const { code, stderr } = await waiting.ended
+  assert.equal(code, 3)
+  assert.match(stderr, /^landfall stopped before the end of run 1, which was waited for; .*: landfall show 1\n$/)
+})
+
 test('once where another process owns the data_dir, but serves no socket, is exit code 1', async (t) => {
   const site = createSite(t)
   await site.origin('acme/site')
@@ -105,7 +144,7 @@ test('once where another process owns the data_dir, but serves no socket, is exi
   writeFileSync(join(site.out, 'go'), '')
   assert.equal((await first.ended).code, 0)
   assert.deepEqual([second.code, second.stdout], [1, ''])
-  assert.match(second.stderr, /^another landfall serves /)
+  assert.match(second.stderr, /^another landfall is at work in \S+, serve or once: wait for its end or stop it/)
 })
 
 test('once --url needs no configuration, shows what the command prints, and runs a commit once', async (t) => {

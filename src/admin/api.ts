@@ -30,6 +30,9 @@ export interface Api {
   close(): Promise<void>
 }
 
+/** After a stop there is usually a start. */
+const RETRY_AFTER_SECONDS = 10
+
 const Id = z.coerce.number().int().positive()
 const Paging = { limit: z.coerce.number().int().min(1).max(500).default(50), before: Id.nullable().default(null) }
 const RunQuery = z.object({
@@ -121,6 +124,9 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
     if (error instanceof LandfallError && error.code === 'invalid') return problem(400, 'Bad Request', error.message)
     if (error instanceof LandfallError && error.code === 'store') {
       return problem(503, 'Service Unavailable', error.message)
+    }
+    if (error instanceof LandfallError && error.code === 'stopping') {
+      return problem(503, 'Service Unavailable', error.message, { 'Retry-After': String(RETRY_AFTER_SECONDS) })
     }
     log.error('bug', { cause: error })
     return problem(500, 'Internal Server Error', 'landfall itself failed; its log has the details')
@@ -217,9 +223,14 @@ function parse<T extends z.ZodType>(schema: T, query: Record<string, string>): z
   throw new LandfallError('invalid', mistakes.join('; '))
 }
 
-function problem(status: number, title: string, detail: string): Response {
+function problem(
+  status: number,
+  title: string,
+  detail: string,
+  headers: Readonly<Record<string, string>> = {},
+): Response {
   return new Response(JSON.stringify({ type: 'about:blank', title, status, detail }), {
     status,
-    headers: { 'Content-Type': 'application/problem+json' },
+    headers: { 'Content-Type': 'application/problem+json', ...headers },
   })
 }

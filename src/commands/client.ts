@@ -46,7 +46,8 @@ export function clientOf(dataDir: string): Client {
     const answer = await exchange(options).catch((cause: unknown) => {
       throw unreachable(socket, cause)
     })
-    if ((answer.statusCode ?? 500) >= 400) throw refusal(await textOf(answer, socket))
+    if ((answer.statusCode ?? 500) >= 400)
+      throw refusal(await textOf(answer, socket), answer.headers['retry-after'] !== undefined)
     return answer
   }
 
@@ -115,8 +116,10 @@ function wentAway(socket: string, cause: unknown): LandfallError {
 }
 
 /** RFC 9457: `status` for programs, `detail` for people. */
-function refusal(body: string): LandfallError {
+function refusal(body: string, isForLater: boolean): LandfallError {
   const { status, detail } = problemOf(body)
+  // It is on its way out: for whoever asks it is not there.
+  if (status === 503 && isForLater) return new LandfallError('unreachable', detail)
   return new LandfallError(status === 404 ? 'not-found' : status === 503 ? 'store' : 'invalid', detail)
 }
 

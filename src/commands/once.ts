@@ -12,6 +12,7 @@ import { hasCode, LandfallError } from '../errors.ts'
 import { createLog } from '../log.ts'
 import type { Log } from '../model.ts'
 import type { PollResult } from '../polling/look.ts'
+import { readRun } from '../stores/sqlite.ts'
 import { type Client, clientOf } from './client.ts'
 import { commitOf, isFailure, openScreen, type Screen, stateOf, when } from './print.ts'
 import { listenForSignals, untilStopped } from './serve.ts'
@@ -57,7 +58,7 @@ export async function once(options: OnceOptions): Promise<number> {
   const client = clientOf(dataDir)
   const asked = await askDaemon(client)
   if (asked !== null) {
-    const source = sourceOfDaemon(client)
+    const source = sourceOfDaemon(client, dataDir)
     return await report(asked, source, { ...reporting, more: (run) => `landfall logs ${run}` })
   }
   const config = await readConfig({ file, secrets: 'resolve' })
@@ -104,11 +105,33 @@ async function askDaemon(client: Client): Promise<readonly PollResult[] | null> 
   }
 }
 
-function sourceOfDaemon(client: Client): Source {
+/** What the daemon tells, and when it has stopped meanwhile, what it has left on record. */
+function sourceOfDaemon(client: Client, dataDir: string): Source {
   return {
-    run: (id) => client.get<RunView>(`runs/${id}`),
-    log: (id) => client.stream(`runs/${id}/log`, { follow: 1 }, 'text/plain'),
+    async run(id) {
+      try {
+        return await client.get<RunView>(`runs/${id}`)
+      } catch (error) {
+        if (!hasCode(error, 'unreachable')) throw error
+        return endOnRecord(dataDir, id)
+      }
+    },
+    async *log(id) {
+      try {
+        yield* client.stream(`runs/${id}/log`, { follow: 1 }, 'text/plain')
+      } catch (error) {
+        // Of its end the record tells.
+        if (!hasCode(error, 'unreachable')) throw error
+      }
+    },
   }
+}
+
+function endOnRecord(dataDir: string, id: number): RunView {
+  const run = readRun(dataDir, id)
+  if (run !== null && run.finishedAt !== null) return viewRun(run)
+  const look = `when it has been started again, look with: landfall show ${id}`
+  throw new LandfallError('unreachable', `landfall stopped before the end of run ${id}, which was waited for; ${look}`)
 }
 
 // --- Without ----------------------------------------------------------------------------------------------------------

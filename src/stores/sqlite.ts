@@ -2,11 +2,13 @@ import { chmodSync, closeSync, existsSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { LandfallError, messageOf } from '../errors.ts'
+import type { Run } from '../model.ts'
 import { createGroupWrite } from './group.ts'
 import { createJourney } from './journey.ts'
 import { createPayloads } from './payloads.ts'
 import { createQueueing } from './queueing.ts'
 import { createReads } from './reads.ts'
+import { toRun } from './rows.ts'
 import { migrate } from './schema.ts'
 import type { Store } from './store.ts'
 
@@ -32,6 +34,23 @@ export async function openSqlite(parts: SqliteParts): Promise<Store> {
     db?.close()
     if (cause instanceof LandfallError) throw cause
     throw new LandfallError('start', `${file} cannot be opened: ${messageOf(cause)}`, { cause })
+  }
+}
+
+/**
+ * A run as it stands in the database of another process, which may have ended; null where it cannot be read. Nothing is
+ * changed, so that the directory need not be the caller's.
+ */
+export function readRun(dataDir: string, id: number): Run | null {
+  let db: DatabaseSync | null = null
+  try {
+    db = new DatabaseSync(join(dataDir, 'landfall.db'), { readOnly: true })
+    const row = db.prepare('select * from runs where id = ?').get(id)
+    return row === undefined ? null : toRun(row)
+  } catch {
+    return null
+  } finally {
+    db?.close()
   }
 }
 
