@@ -88,7 +88,7 @@ function takeLock(path: string): DatabaseSync {
     if (messageOf(cause).includes('locked')) {
       throw new LandfallError(
         'start',
-        `another landfall serves ${path}: stop it first, or give this one a data_dir of its own`,
+        `another landfall is at work in ${path}, serve or once: wait for its end or stop it, or give this one a data_dir of its own`,
       )
     }
     throw new LandfallError('start', `${file} cannot be locked: ${messageOf(cause)}`, { cause })

@@ -23,7 +23,8 @@ async function otherOwner(t: TestContext, path: string): Promise<ChildProcess> {
   return child
 }
 
-const isRefused = (error: unknown): boolean => hasCode(error, 'start') && /another landfall serves/.test(error.message)
+const isRefused = (error: unknown): boolean =>
+  hasCode(error, 'start') && /another landfall is at work in/.test(error.message)
 
 test('a data_dir is made with everything secret inside closed to others', async (t) => {
   const path = join(temporaryDirectory(t), 'a', 'b')

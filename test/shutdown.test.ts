@@ -186,7 +186,7 @@ test('a start that an address refuses says so, exits 1, and has begun nothing th
   await until('the script', () => site.lines('runs').length === 1)
   const second = await site.refused()
   assert.equal(second.code, 1)
-  assert.match(second.output, /another landfall serves/)
+  assert.match(second.output, /another landfall is at work in/)
   assert.ok(!second.output.includes('    at '), second.output)
   await daemon.accepted({ after: commit(2) })
   await daemon.kill()
