@@ -21,10 +21,18 @@ export interface Situation {
   readonly announcedToDeployed: Relation
   /** What a delivery (no redelivery, no duplicate) said that C replaces; null where none said so. */
   readonly before: Sha | null
+  /** All such moves of this ref that were announced after the one to D, in any order. */
+  readonly moves: readonly Move[]
   /** Two polls at least `poll` apart saw C as the tip. */
   readonly pollsAgree: boolean
   /** A failed script has left the files of a tree in place at another commit than D. */
   readonly filesAreElsewhere: boolean
+}
+
+/** What a delivery (no redelivery, no duplicate) announced: one commit in the place of another. */
+export interface Move {
+  readonly before: Sha
+  readonly after: Sha
 }
 
 export interface Tags {
@@ -96,9 +104,29 @@ function tagBehind({ tip, deployed }: Tags): Decision {
  * is or contains. The "contains" covers a push that follows the forced one before its run has started. A T that is neither
  * has been seen by nobody yet.
  */
-function mayFollow({ before, deployed, announced, tip, announcedInTip, pollsAgree }: Situation): boolean {
+function mayFollow(now: Situation): boolean {
+  const { before, deployed, announced, tip, announcedInTip, pollsAgree } = now
   const isFromDeployed = before !== null && before === deployed
-  return (isFromDeployed || pollsAgree) && (announced === tip || announcedInTip === 'yes')
+  return ((isFromDeployed || pollsAgree) && (announced === tip || announcedInTip === 'yes')) || isOneOfManySteps(now)
+}
+
+/**
+ * Several force pushes in a row are believed too: where this delivery's move is one of a chain of announced ones from D to T,
+ * or to a commit that T contains. What has been left by a further move is no end of a chain: a remote that shows it lags.
+ */
+function isOneOfManySteps({ moves, before, deployed, announced, tip, announcedInTip }: Situation): boolean {
+  if (before === null || deployed === null || announced === null || tip === null) return false
+  const isLeft = (commit: Sha): boolean => moves.some((move) => move.before === commit)
+  const isToTip = leads(moves, announced, tip) || (announcedInTip === 'yes' && !isLeft(announced))
+  return isToTip && !isLeft(tip) && leads(moves, deployed, before)
+}
+
+/** Whether a chain of moves, perhaps of none, goes from one commit to the other. */
+function leads(moves: readonly Move[], from: Sha, to: Sha): boolean {
+  const reached = new Set([from])
+  // What is added while it is gone through comes up in its turn.
+  for (const commit of reached) for (const move of moves) if (move.before === commit) reached.add(move.after)
+  return reached.has(to)
 }
 
 function doubtful({ tipToDeployed, deployed, tags }: Situation, tip: Sha): Decision {

@@ -22,12 +22,23 @@ const PUSH: Situation = {
   announcedInTip: 'yes',
   announcedToDeployed: 'ahead',
   before: null,
+  moves: [],
   pollsAgree: false,
   filesAreElsewhere: false,
 }
 const OLDER_C = { announced: C, announcedToDeployed: 'behind' } as const
 const AT_D = { tip: D, announced: D, tipToDeployed: 'same', announcedToDeployed: 'same' } as const
 const FORCED = { tipToDeployed: 'diverged', announcedToDeployed: 'diverged' } as const
+/** C has been pushed, and T in its place. */
+const LEFT = { ...FORCED, before: D, announced: C, announcedInTip: 'no' } as const
+const MOVES = [
+  { before: D, after: C },
+  { before: C, after: T },
+]
+const TO_OTHER = [
+  { before: D, after: C },
+  { before: C, after: OTHER },
+]
 const WENT_BACK = { tipToDeployed: 'behind', announcedToDeployed: 'behind' } as const
 
 /** What is decided: a commit's name, or `kind: reason`, `+ soon` where a poll shall follow. */
@@ -117,6 +128,21 @@ const ROWS: readonly (readonly [string, Partial<Situation>, string])[] = [
     'a T that has moved on since the announced force push is followed',
     { ...FORCED, before: D, announced: C, policy: 'evict' },
     'T',
+  ],
+  [
+    'a diverged T is followed if deliveries said D to C and C to T, by the run of the first',
+    { ...LEFT, moves: MOVES },
+    'T',
+  ],
+  ['… and by the run of the second', { ...FORCED, before: C, moves: MOVES }, 'T'],
+  ['… also where T has grown since', { ...FORCED, before: C, announced: OTHER, policy: 'evict', moves: TO_OTHER }, 'T'],
+  ['… but by none that is no step of the way', { ...FORCED, before: OTHER, moves: MOVES }, 'skipped: diverged + soon'],
+  ['… nor by a replay of one', { ...LEFT, before: null, moves: MOVES }, 'skipped: diverged + soon'],
+  ['… nor where a step is missing', { ...FORCED, before: C, moves: MOVES.slice(1) }, 'skipped: diverged + soon'],
+  [
+    '… nor to a T that a further delivery said was left again',
+    { ...FORCED, before: C, moves: [...MOVES, { before: T, after: D }] },
+    'skipped: diverged + soon',
   ],
   ['a diverged T is followed if two polls agree', { ...FORCED, trigger: 'poll', pollsAgree: true }, 'T'],
   ['a T behind D is followed if two polls agree', { ...WENT_BACK, trigger: 'poll', pollsAgree: true }, 'T'],
@@ -269,29 +295,38 @@ function relation(history: readonly (readonly number[])[], one: number, other: n
   return ancestorsOf(history, other).has(one) ? 'behind' : 'diverged'
 }
 
+function reach(steps: readonly (readonly [number, number])[], from: number): ReadonlySet<number> {
+  const found = new Set([from])
+  for (const _ of steps) for (const [before, after] of steps) if (found.has(before)) found.add(after)
+  return found
+}
+
 test('a webhook never moves an instance backwards unless a delivery said so or two polls agree', () => {
   const triggers: readonly Trigger[] = ['push', 'poll', 'redelivery', 'retry', 'recovery', 'once', 'unfreeze']
   const cases = fc.record({
     history: histories,
     picks: fc.tuple(fc.nat(), fc.nat(), fc.nat(), fc.nat()),
     before: fc.option(fc.nat()),
+    moves: fc.array(fc.tuple(fc.nat(), fc.nat()), { maxLength: 6 }),
     pollsAgree: fc.boolean(),
     policy: fc.constantFrom('sequential' as const, 'evict' as const, 'parallel' as const),
     trigger: fc.constantFrom(...triggers),
     isMissing: fc.boolean(),
   })
   fc.assert(
-    fc.property(cases, ({ history, picks, before, pollsAgree, policy, trigger, isMissing }) => {
+    fc.property(cases, ({ history, picks, before, moves, pollsAgree, policy, trigger, isMissing }) => {
       const [tip, announced, deployed] = picks.map((pick) => pick % history.length)
       assert.ok(tip !== undefined && announced !== undefined && deployed !== undefined)
       const inTip = ancestorsOf(history, tip).has(announced)
       // Only a first delivery's word is carried to the run.
       const said = before === null || trigger === 'redelivery' ? null : before % history.length
+      const steps = moves.map(([from, to]) => [from % history.length, to % history.length] as const)
       const decision = decide({
         ...PUSH,
         trigger,
         policy,
         pollsAgree,
+        moves: steps.map(([from, to]) => ({ before: commit(from), after: commit(to) })),
         tip: commit(tip),
         announced: commit(announced),
         deployed: commit(deployed),
@@ -305,7 +340,13 @@ test('a webhook never moves an instance backwards unless a delivery said so or t
       assert.ok(ancestorsOf(history, tip).has(chosen), 'what is deployed is on the ref')
       const tipFollowsOn = ['ahead', 'same'].includes(relation(history, tip, deployed))
       const wasSaid = said === deployed && inTip
-      assert.ok(tipFollowsOn || wasSaid || (pollsAgree && inTip), 'a tip that leads away was followed on nobody’s word')
+      const isEnd = steps.every(([from]) => from !== tip)
+      const isChain =
+        said !== null && isEnd && reach(steps, deployed).has(said) && (inTip || reach(steps, announced).has(tip))
+      assert.ok(
+        tipFollowsOn || wasSaid || isChain || (pollsAgree && inTip),
+        'a tip that leads away was followed on nobody’s word',
+      )
       if (tipFollowsOn) assert.notEqual(relation(history, chosen, deployed), 'behind')
     }),
     { numRuns: 5000 },

@@ -95,6 +95,39 @@ test('a force push that a delivery announces is followed, and a replay of it is 
   assert.equal(await deployed(), a)
 })
 
+for (const queue of ['sequential', 'evict']) {
+  test(`with ${queue}, two force pushes in a row that deliveries announce are followed, and no replay of them is`, async (t) => {
+    const { site, origin, daemon, deployed, announce } = await scene(t, `queue = "${queue}"\nlane = "one"`)
+    const base = sha(await git(origin.work, 'rev-parse', 'HEAD'))
+    const rewritten = async (message: string) => {
+      await git(origin.work, 'reset', '--quiet', '--hard', base)
+      await git(origin.work, 'commit', '--quiet', '--allow-empty', '-m', message)
+      const commit = sha(await git(origin.work, 'rev-parse', 'HEAD'))
+      await origin.forceTo(commit)
+      return commit
+    }
+    await announce(null, base)
+    site.script('deploy.sh', 'echo $LANDFALL_COMMIT >> $OUT/runs; until [ -e $OUT/go ]; do sleep 0.05; done')
+    const a = await origin.commit({ a: '1' })
+    await daemon.accepted({ before: base, after: a })
+    await until('the script', () => site.lines('runs').includes(a))
+    const [b, c] = [await rewritten('b'), await rewritten('c')]
+    await daemon.accepted({ before: a, after: b, guid: 'a to b' })
+    await daemon.accepted({ before: b, after: c, guid: 'b to c' })
+    writeFileSync(join(site.out, 'go'), '')
+    await daemon.quiet()
+    assert.deepEqual([await deployed(), site.lines('runs')], [c, [base, a, c]])
+    // The remote lags, and what is heard are the deliveries of old.
+    await origin.forceTo(b)
+    assert.equal(await announce(a, b, 'a to b'), 'skipped: diverged')
+    assert.equal(await announce(b, c, 'b to c'), 'skipped: diverged')
+    await origin.forceTo(a)
+    assert.equal(await announce(a, b, 'a to b'), 'skipped: diverged')
+    assert.equal(await announce(base, a, 'again, by another id'), 'skipped: diverged')
+    assert.equal(await deployed(), c)
+  })
+}
+
 test('a force push that nobody announced is followed once two polls, `poll` apart, agree', async (t) => {
   const { origin, daemon, deployed, announce, site } = await scene(t, 'poll = "2s"')
   const base = sha(await git(origin.work, 'rev-parse', 'HEAD'))

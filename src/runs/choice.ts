@@ -2,7 +2,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Target } from '../config/config.ts'
 import { directoryName } from '../data-dir.ts'
-import { decide, short } from '../decide.ts'
+import { decide, type Move, short } from '../decide.ts'
 import { branchOf, filesAreElsewhere, tagOf } from '../instances.ts'
 import type { Clock, Instance, Log, Sha, Trigger } from '../model.ts'
 import type { Store } from '../stores/store.ts'
@@ -13,6 +13,9 @@ import type { ScriptSite } from './site.ts'
 
 /** A replica may lag behind the delivery: how long to wait before each further fetch for the announced commit. */
 const REFETCH_DELAYS_MS = [1000, 2000, 4000, 8000]
+
+/** More force pushes than these between two runs of an instance are for polls to confirm. */
+const MOST_MOVES = 500
 
 /** A person who names a commit means it, whatever it touches. */
 const BY_PEOPLE: readonly Trigger[] = ['manual', 'rollback', 'unfreeze']
@@ -70,6 +73,18 @@ export function createChoice({ store, workOf, log, now, stopping, onPollSoon }: 
     }
   }
 
+  /** Asked for only where it matters: it is the history of an instance. By place, since a recovery has a late id. */
+  async function movesSince({ run, instance }: Progress, { tipToDeployed }: Fetched): Promise<readonly Move[]> {
+    if (instance.deployed === null || tipToDeployed === 'ahead' || tipToDeployed === 'same') return []
+    const deployedBy = await store.run(instance.deployed.run)
+    if (deployedBy === null) return []
+    const runs = await store.runs({ target: instance.name, state: null, limit: MOST_MOVES, before: null })
+    return runs.flatMap(({ target, ref, place, before, announced: after }) => {
+      const isSince = target === instance.name && ref === run.ref && place > deployedBy.place
+      return isSince && before !== null && after !== null ? [{ before, after }] : []
+    })
+  }
+
   return {
     async fetch(progress, remote, site) {
       const { run, target, instance } = progress
@@ -118,6 +133,7 @@ export function createChoice({ store, workOf, log, now, stopping, onPollSoon }: 
         announcedToDeployed: fetched.announcedToDeployed,
         // Read late: a delivery may announce what a poll had queued already.
         before: (await store.run(run.id))?.before ?? run.before,
+        moves: await movesSince(progress, fetched),
         pollsAgree: run.pollsAgree,
         filesAreElsewhere: filesAreElsewhere(target, instance),
       })
