@@ -183,6 +183,17 @@ test('a retry that is superseded while it waits never enters', async (t) => {
   assert.equal(lanes.size(), 0)
 })
 
+test('a retry that is brought forward enters at once, and not again at its time', async (t) => {
+  fakeTime(t)
+  const { lanes, queue, started, end } = stage({ now: Date.now })
+  queue(run(1, 'a', { notBefore: 10_000 }))
+  lanes.apply({ queued: [run(1, 'a', { notBefore: 0 })], superseded: [1] })
+  assert.deepEqual(started, [1])
+  await end(1)
+  t.mock.timers.tick(20_000)
+  assert.deepEqual([started, lanes.size()], [[1], 0])
+})
+
 test('a late timer does not make runs of a lane overlap', async (t) => {
   fakeTime(t)
   const { queue, started, end } = stage({ now: Date.now })

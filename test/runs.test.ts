@@ -218,6 +218,38 @@ test('a retry waits outside the lane, counts its attempts, and only the last fai
   assert.equal((await daemon.target('hard')).state, 'ok')
 })
 
+test('a redelivery brings the retry that waits forward, and runs the target that has failed for good', async (t) => {
+  const site = createSite(t)
+  site.script('later.sh', 'echo $LANDFALL_ATTEMPT >> $OUT/later; [ $LANDFALL_ATTEMPT -ge 6 ] || exit 75')
+  site.script('failing.sh', 'exit 1')
+  const target = (name: string) =>
+    `[target.${name}]\nrepo = "acme/site"\nscript = "${name}.sh"\ncheckout = "none"\nlane = "${name}"`
+  site.configure(`${target('later')}\n${target('failing')}`)
+  const daemon = await site.start()
+  const push = { after: AFTER, guid: 'once and again' }
+  await daemon.post(push)
+  const before = performance.now()
+  for (let attempt = 1; attempt < 6; attempt += 1) {
+    const [, retry] = await until('a retry that waits', async () => {
+      const runs = (await daemon.runs('&target=later')).toReversed()
+      const others = await daemon.runs('&target=failing')
+      const isThere = runs[0]?.attempt === attempt + 1 && others.every(({ finishedAt }) => finishedAt !== null)
+      return isThere ? [runs, runs[0]] : null
+    })
+    const { status, body } = await daemon.post(push)
+    assert.deepEqual([status, body.targets?.[0]?.run], [202, retry?.id])
+    assert.equal((await daemon.run(body.targets?.[1]?.run ?? 0)).trigger, 'redelivery')
+  }
+  await until('the last attempt', () => site.lines('later').length === 6)
+  // Each waits twice as long as the one before it: 310 s, if nobody had pressed the button.
+  assert.ok(performance.now() - before < 150_000)
+  await daemon.quiet()
+  assert.deepEqual(
+    (await daemon.runs('&target=later')).map(({ state }) => state),
+    ['failed', 'failed', 'failed', 'failed', 'failed', 'succeeded'],
+  )
+})
+
 test('where `activate` fails, `current` is switched back and the old release is activated again', async (t) => {
   const site = createSite(t)
   const origin = await site.origin('acme/site')

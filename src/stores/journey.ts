@@ -46,18 +46,19 @@ export function createJourney(parts: {
     return row === undefined ? null : toDelivery(row)
   }
 
-  function isUnfinished(delivery: Delivery): boolean {
+  /** What waits for its time outside the lane does not count: a redelivery would wait with it, for hours perhaps. */
+  function isUnfinished(delivery: Delivery, at: number): boolean {
     const runs = delivery.targets.flatMap((effect) => ('run' in effect ? [effect.run] : []))
-    if (runs.some((run) => sql.isUnfinished.get(run) !== undefined)) return true
+    if (runs.some((run) => sql.isUnfinished.get(run, at) !== undefined)) return true
     // A retry or a recovery carries its delivery on.
-    return sql.hasUnfinished.get(delivery.id) !== undefined
+    return sql.hasUnfinished.get(delivery.id, at) !== undefined
   }
 
   function recordNow(received: Received, routing: Routing, file: string | null): Recorded {
     const id = nextDelivery
     nextDelivery += 1
     const earlier = received.kind === 'event' ? sameDelivery(received) : null
-    if (earlier !== null && isUnfinished(earlier)) {
+    if (earlier !== null && isUnfinished(earlier, received.receivedAt)) {
       insertDelivery(
         id,
         received,
@@ -84,7 +85,7 @@ export function createJourney(parts: {
       // Only a first delivery is believed when it says that history was rewritten: this one may be a replay.
       const before = earlier === null ? route.order.before : null
       const made = queueing.queue({ ...route.order, trigger, before }, id, received.receivedAt)
-      if (made.isNew) queued.push(made.run)
+      if (made.isNew || made.isDue) queued.push(made.run)
       superseded.push(...made.superseded)
       return { target: route.order.instance.name, run: made.run.id }
     }
@@ -247,9 +248,12 @@ function prepare(db: DatabaseSync) {
     sameBody: db.prepare(
       "select * from deliveries where body_hash = ? and hook = ? and event is ? and received_at >= ? and verdict <> 'duplicate' order by id desc limit 1",
     ),
-    isUnfinished: db.prepare('select 1 from runs where id = ? and finished_at is null'),
+    isUnfinished: db.prepare(
+      "select 1 from runs where id = ? and finished_at is null and (state = 'running' or not_before is null or not_before <= ?)",
+    ),
     hasUnfinished: db.prepare(
-      "select 1 from runs indexed by runs_following where delivery = ? and finished_at is null and trigger in ('retry', 'recovery') limit 1",
+      `select 1 from runs indexed by runs_following where delivery = ? and finished_at is null and trigger in ('retry', 'recovery')
+         and (state = 'running' or not_before is null or not_before <= ?) limit 1`,
     ),
     delivery: db.prepare(
       'insert into deliveries (id, hook, forge, guid, event, forge_event, verdict, reason, detail, repeats, repo, changes, targets, body_hash, received_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',

@@ -14,6 +14,8 @@ export interface Made {
   readonly run: Run
   /** False where an unfinished run has the announced commit already. */
   readonly isNew: boolean
+  /** It is a retry that has waited for its time until now. */
+  readonly isDue: boolean
   readonly superseded: readonly number[]
 }
 
@@ -45,6 +47,7 @@ export function createQueueing(db: DatabaseSync) {
       'select * from runs indexed by runs_decided where target = ? and commit_id = ? and finished_at is null order by id desc limit 1',
     ),
     announcedMove: db.prepare('update runs set before = ? where id = ? and before is null'),
+    bringForward: db.prepare("update runs set not_before = ? where id = ? and state = 'queued' and not_before > ?"),
     waiting: db.prepare(
       "select id, announced, before, trigger, place, not_before from runs indexed by runs_unfinished where target = ? and finished_at is null and state = 'queued'",
     ),
@@ -118,6 +121,12 @@ export function createQueueing(db: DatabaseSync) {
       .filter((run) => !BY_PEOPLE.includes(run.trigger))
   }
 
+  /** Who presses Redeliver wants what waits for its time to run now; it leaves its place there, and gets one in the lane. */
+  function broughtForward(run: Run, at: number): Omit<Made, 'isNew'> {
+    if (sql.bringForward.run(at, run.id, at).changes === 0) return asItIs(run)
+    return { run: { ...run, notBefore: at }, isDue: true, superseded: [run.id] }
+  }
+
   return {
     lastId,
     see,
@@ -133,7 +142,7 @@ export function createQueueing(db: DatabaseSync) {
         // A poll may have queued what a forge now announces as a force push.
         const run = toRun(same)
         if (order.before !== null) sql.announcedMove.run(order.before, run.id)
-        return { run, isNew: false, superseded: [] }
+        return { isNew: false, ...(order.trigger === 'redelivery' ? broughtForward(run, at) : asItIs(run)) }
       }
       if (announced !== null) sql.wanted.run(announced, at, name)
 
@@ -158,7 +167,7 @@ export function createQueueing(db: DatabaseSync) {
         queuedAt: at,
       })
       for (const old of evicted) sql.supersede.run(id, at, old.id)
-      return { run, isNew: true, superseded: evicted.map((old) => old.id) }
+      return { run, isNew: true, isDue: false, superseded: evicted.map((old) => old.id) }
     },
 
     reconfigure({ gone, moved }: Reconfiguration, at: number): QueueChange {
@@ -188,6 +197,10 @@ export function createQueueing(db: DatabaseSync) {
       })
     },
   }
+}
+
+function asItIs(run: Run): Omit<Made, 'isNew'> {
+  return { run, isDue: false, superseded: [] }
 }
 
 function pick({ target, repo, ref, announced, before, event, delivery, pollsAgree }: Run) {

@@ -59,7 +59,7 @@ export type Routing =
 /** What changed in the queue; the lanes in memory follow. */
 export interface QueueChange {
   readonly queued: readonly Run[]
-  /** Runs that ended in the queue: `superseded`, or `cancelled` with their target. */
+  /** Runs that left their place: `superseded`, `cancelled` with their target, or retries due earlier, which are in `queued` too. */
   readonly superseded: readonly number[]
 }
 

@@ -5,6 +5,9 @@ import type { Routing, Store } from '../../src/stores/store.ts'
 import { aPush, commit } from './nouns.ts'
 import { finish, KEEP_MS, type OpenStore, RETRY, record, routed, runOf } from './stores.ts'
 
+/** A retry whose time comes while deliveries can still be the same. */
+const SOON = { ...RETRY, notBefore: aPush().receivedAt + KEEP_MS / 2 }
+
 export function judgeDeliveries(open: OpenStore): void {
   test('a delivery is kept with its verdict, its runs and its payload', async (t) => {
     const store = await open(t)
@@ -68,11 +71,43 @@ export function judgeDeliveries(open: OpenStore): void {
     }
   })
 
-  test('a delivery is a duplicate while a retry of its run waits', async (t) => {
+  test('a delivery is a duplicate while a retry of its run is due or runs', async (t) => {
     const store = await open(t)
     await record(store, { guid: 'g' })
-    await store.finished(1, finish('failed', { followUp: RETRY }))
-    assert.equal((await record(store, { guid: 'g' })).verdict, 'duplicate')
+    await store.finished(1, finish('failed', { followUp: SOON }))
+    const receivedAt = SOON.notBefore
+    assert.equal((await record(store, { guid: 'g', receivedAt })).verdict, 'duplicate')
+    await store.started(2, receivedAt)
+    assert.equal((await record(store, { guid: 'g', receivedAt: receivedAt - 1 })).verdict, 'duplicate')
+  })
+
+  test('a redelivery brings a retry forward that waits for its time, and runs what has none', async (t) => {
+    const store = await open(t)
+    const both = routed({}, { instance: { name: 'docs', target: 'docs', repo: 'acme/site', branch: null } })
+    await record(store, { guid: 'g' }, both)
+    await store.finished(1, finish('failed', { followUp: SOON }))
+    await store.finished(2, finish('failed'))
+    const receivedAt = SOON.notBefore - 1
+    const again = await record(store, { guid: 'g', receivedAt }, both)
+    assert.deepEqual([again.verdict, again.runs], ['accepted', [3, 4]])
+    assert.deepEqual(
+      again.made.map(({ id, trigger, notBefore }) => [id, trigger, notBefore]),
+      [
+        [3, 'retry', receivedAt],
+        [4, 'redelivery', null],
+      ],
+    )
+    assert.equal((await runOf(store, 3)).notBefore, receivedAt)
+    assert.equal((await record(store, { guid: 'g', receivedAt }, both)).verdict, 'duplicate')
+  })
+
+  test('another delivery of the commit leaves a retry to its time', async (t) => {
+    const store = await open(t)
+    await record(store, { guid: 'g', body: 'one' })
+    await store.finished(1, finish('failed', { followUp: SOON }))
+    const told = await record(store, { guid: 'h', body: 'two' })
+    assert.deepEqual([told.runs, told.made], [[2], []])
+    assert.equal((await runOf(store, 2)).notBefore, SOON.notBefore)
   })
 
   test('another hook’s or another event’s delivery is not the same', async (t) => {
