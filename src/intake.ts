@@ -72,7 +72,7 @@ export function createIntake(parts: IntakeParts): Intake {
       const routing = routeDelivery(config, hook, received, await knowledgeFor(config.targets, hook, received))
       const { receipt, ...change } = await store.record(received, routing)
       onQueueChange(change)
-      if (received.kind === 'event' && receipt.verdict !== 'duplicate') silences.heard(received)
+      if (received.kind !== 'invalid' && receipt.verdict !== 'duplicate') silences.heard(received)
       await watchNew(change)
       return receipt
     },

@@ -96,7 +96,8 @@ export function createJourney(parts: {
     const detail = nowhere?.detail ?? received.detail
     insertDelivery(id, received, { verdict, reason, detail, targets }, earlier)
     payloads.insert(id, received.payload, file)
-    if (received.repo !== null && received.kind === 'event') {
+    // A ping too: who has set a hook up has spoken for the repository, and the first push can be missed already.
+    if (received.repo !== null && received.kind !== 'invalid') {
       sql.heard.run(received.hook, received.repo.toLowerCase(), received.receivedAt, received.receivedAt)
     }
     if (routing.kind === 'routes' && routing.learns !== null) learn(received.hook, routing.learns)

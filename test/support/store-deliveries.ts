@@ -172,6 +172,19 @@ export function judgeDeliveries(open: OpenStore): void {
     assert.deepEqual(await store.speakers(), [{ ...silent, lastHeard: 40, silentSince: null }])
   })
 
+  test('a ping is a word of its hook for the repository that it names, which what is not understood is not', async (t) => {
+    const store = await open(t)
+    await record(store, { kind: 'invalid', body: 'a', repo: null })
+    await record(store, { kind: 'ping', body: 'b', repo: null })
+    assert.deepEqual(await store.speakers(), [])
+    await record(store, { kind: 'ping', body: 'c', repo: 'acme/site', receivedAt: 10 })
+    const heard = { hook: 'github', repo: 'acme/site', firstHeard: 10, lastHeard: 10 }
+    await store.fellSilent('github', 'acme/site', 20)
+    assert.deepEqual(await store.speakers(), [{ ...heard, silentSince: 20 }])
+    await record(store, { kind: 'ping', body: 'd', repo: 'acme/site', receivedAt: 11 })
+    assert.deepEqual(await store.speakers(), [{ ...heard, lastHeard: 11, silentSince: null }])
+  })
+
   test('deliveries are listed newest first, by hook, repository and verdict, a page at a time', async (t) => {
     const store = await open(t)
     const list = async (filter: Partial<Parameters<Store['deliveries']>[0]>) =>
