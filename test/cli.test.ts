@@ -325,6 +325,27 @@ test('check says aloud what runs with which rights, what is not checked, and wha
   assert.match(stdout, /poll +off/, 'the default of checkout = "none"')
 })
 
+test('check warns of a hook that may not speak for a repository whose target names it', async (t) => {
+  const { directory, file } = await initialised(t)
+  const target = (name: string, repo: string, more = '') =>
+    `[target.${name}]\nrepo = "${repo}"\nhook = "github"\nuser = "${userInfo().username}"\n${more}\n`
+  const more = [
+    target('other', 'other/site'),
+    target('fitting', 'Acme/Docs'),
+    target('pattern', 'other/*'),
+    target('renamed', 'other/new', 'aliases = ["acme/new"]'),
+  ]
+  const text = readFileSync(file, 'utf8').replace(/^secrets = /m, `repos = ["acme/*"]\n$&`)
+  writeFileSync(file, `${text}${more.join('\n')}`)
+  const { code, stdout, stderr } = await landfall(['check'], { cwd: directory })
+  assert.deepEqual([code, stderr], [0, ''])
+  assert.match(
+    stdout,
+    /^warning: other: hook github may not speak for other\/site, so .*: repository-not-allowed; add it to its repos/m,
+  )
+  assert.equal(stdout.match(/may not speak for/g)?.length, 1, stdout)
+})
+
 test('check says which directories of links and trees are not there, and that only what runs need is missed', async (t) => {
   const { directory, file } = await initialised(t)
   const target = (name: string, ...lines: string[]) =>

@@ -2,6 +2,7 @@ import { userInfo } from 'node:os'
 import type { Config, Hook, Target } from '../config/config.ts'
 import { findConfig } from '../config/find.ts'
 import { readConfig } from '../config/read.ts'
+import { matchesRepository } from '../globs.ts'
 import { findByConvention, findNamed } from '../runs/scripts-dir.ts'
 import { warningsOfPlaces } from './check-places.ts'
 import { rightsOf, warningsAboutUsers, warningsOfUser } from './check-users.ts'
@@ -197,6 +198,16 @@ function warningsAbout({ hooks, targets, server }: Config): readonly string[] {
   for (const { name } of hooks) {
     if (!targets.some(({ hook }) => hook === name))
       warnings.push(`hook ${name}: no target names it, so its deliveries move nothing`)
+  }
+  for (const { name, hook, repo, repoIsGlob, aliases } of targets) {
+    const allowed = hooks.find((one) => one.name === hook)?.repos ?? null
+    // Which repositories two patterns have in common is known when there is one.
+    if (allowed === null || repoIsGlob) continue
+    if ([repo, ...aliases].some((one) => allowed.some((pattern) => matchesRepository(pattern, one)))) continue
+    const ends = 'so every delivery about it is ignored: repository-not-allowed'
+    warnings.push(
+      `${name}: hook ${hook} may not speak for ${repo}, ${ends}; add it to its repos (${allowed.join(', ')})`,
+    )
   }
   return warnings
 }
