@@ -70,6 +70,31 @@ export function isGlob(text: string): boolean {
   return GLOB.test(text)
 }
 
+/**
+ * What is wrong with the brackets and braces of a pattern, or null. One that nothing closes stands for itself, and the whole
+ * then for a name that nobody has meant; who does mean the character can say so.
+ */
+export function wrongPattern(pattern: string): string | null {
+  const open = openIn(pattern)
+  if (open === null) return null
+  return `${quoted(pattern)} has a "${open}" that nothing closes; for the character itself write "[${open}]"`
+}
+
+/** A class such as `[a-z]` with its end: what follows `[`, `[^` or `[!` belongs to it whatever it is. */
+const CLASS = /^\[[!^]?[\s\S][^\]]*\]/
+
+function openIn(pattern: string): '{' | '[' | null {
+  let braces = 0
+  for (let rest = pattern; rest !== ''; ) {
+    const whole = CLASS.exec(rest)?.[0] ?? (rest.startsWith('\\') ? rest.slice(0, 2) : rest.slice(0, 1))
+    if (whole === '[') return '['
+    if (whole === '{') braces += 1
+    if (whole === '}') braces = Math.max(0, braces - 1)
+    rest = rest.slice(whole.length)
+  }
+  return braces === 0 ? null : '{'
+}
+
 /** What every repository's name and pattern looks like; not all that looks like it is one. */
 export const REPOSITORY_OR_PATTERN = /^[\w.\-\/*?\[\]\{\}!,^]*(?:\/|\*\*)[\w.\-\/*?\[\]\{\}!,^]*$/v
 
@@ -79,7 +104,7 @@ export function wrongRepository(text: string): string | null {
   if (!/^[A-Za-z0-9_.\-/*?[\]{}!,^]{1,400}$/.test(text)) return `${quoted(text)} has a character that no repository has`
   if (!text.includes('/') && !text.includes('**'))
     return `${quoted(text)} fits no repository, because * stops at "/"; write "owner/*" or "**"`
-  return null
+  return wrongPattern(text)
 }
 
 /** What every remote looks like, and what none does; the rest is for `wrongRemote`. */

@@ -1,7 +1,7 @@
 /** `[target.*]` and `[defaults]`: every key of a target. What needs more than one key to judge is in `targets.ts`. */
 import * as z from 'zod'
 import { isRef, isRepository, REPOSITORY } from '../model.ts'
-import { quoted, REMOTE, WITH_CREDENTIALS, wrongRemote } from './grammar.ts'
+import { quoted, REMOTE, WITH_CREDENTIALS, wrongPattern, wrongRemote } from './grammar.ts'
 import {
   A_DURATION,
   argv,
@@ -38,7 +38,7 @@ function wrongRefPattern(what: 'branch' | 'tag', example: string) {
   return (text: string): string | null => {
     if (FULL_REF.test(text)) return `must be a short name such as ${quoted(example)}, not ${quoted(text)}`
     const sample = text.replace(/^!/, '').replace(/[*?[\]{}!,]/g, 'x')
-    return isRef(`refs/heads/${sample}`) ? null : `${quoted(text)} is not a ${what} that git accepts`
+    return isRef(`refs/heads/${sample}`) ? wrongPattern(text) : `${quoted(text)} is not a ${what} that git accepts`
   }
 }
 
@@ -59,7 +59,7 @@ function wrongPath(text: string): string | null {
   if (plain.startsWith('/'))
     return `${quoted(text)} must be relative to the top of the repository, without a leading "/"`
   if (plain.endsWith('/')) return `${quoted(text)} fits no file; write ${quoted(`${text}**`)}`
-  return /(?:^|\/)\.\.?(?:\/|$)/.test(plain) ? `${quoted(text)} must have no "." or ".." in it` : null
+  return /(?:^|\/)\.\.?(?:\/|$)/.test(plain) ? `${quoted(text)} must have no "." or ".." in it` : wrongPattern(text)
 }
 
 const HOST = /^(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?$/
