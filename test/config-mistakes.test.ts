@@ -57,6 +57,24 @@ queue = "evicted"
     ])
   })
 
+  test('suggest only what is close for its length, and two letters swapped are close', async () => {
+    const near = {
+      max_job: 'max_jobs',
+      drian: 'drain',
+      sever: 'server',
+      hoko: 'hook',
+      taget: 'target',
+      defalts: 'defaults',
+    }
+    for (const [key, meant] of Object.entries(near))
+      assert.deepEqual(await mistakes(topped(`${key} = 1`)), [`1:1: ${key}: unknown key; did you mean \`${meant}\`?`])
+    for (const key of ['foo', 'hot', 'x', 'look_up'])
+      assert.deepEqual(await mistakes(topped(`${key} = 1`)), [`1:1: ${key}: unknown key`])
+    await oneMistake(targeted('foo = 1'), '5:1: target.site.foo', /^unknown key$/)
+    await oneMistake(targeted('pol = "5m"'), '5:1: target.site.pol', /did you mean `poll`/)
+    await oneMistake(targeted('branch = "x"'), '5:1: target.site.branch', /did you mean `branches`/)
+  })
+
   test('of keys that every object has are mistakes like any other', async () => {
     for (const key of ['constructor', 'toString', 'hasOwnProperty'])
       await oneMistake(targeted(`${key} = 1`), `5:1: target.site.${key}`, /^unknown key/)

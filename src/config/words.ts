@@ -14,10 +14,17 @@ export const LATER = 'known, but not available in this version'
 /** ` (did you mean "x"?)`, or nothing where no word is near. */
 export function didYouMean(word: string, known: readonly string[]): string {
   if (known.length === 0) return ''
-  const near = closest(word.toLowerCase(), known)
-  const far = distance(word.toLowerCase(), near)
-  // Two letters swapped are two steps.
-  return far <= Math.max(2, Math.floor(near.length / 3)) && far < near.length ? `; did you mean \`${near}\`?` : ''
+  const given = word.toLowerCase()
+  const near = closest(given, known)
+  const far = distance(given, near)
+  const isNear = far <= Math.max(1, Math.floor(Math.max(given.length, near.length) / 3)) || isSwapped(given, near, far)
+  return isNear && far < near.length ? `; did you mean \`${near}\`?` : ''
+}
+
+/** Two letters swapped are two steps, and one mistake. */
+function isSwapped(given: string, near: string, far: number): boolean {
+  const letters = (word: string): string => word.split('').toSorted().join('')
+  return far === 2 && letters(given) === letters(near)
 }
 
 /** Below a `[table]` they belong to it, which is TOML's way and nobody's intention. */
