@@ -13,7 +13,7 @@ import { startListening } from '../listen.ts'
 import { type Instance, type Log, RUN_ENDS, type Run } from '../model.ts'
 import type { PollResult } from '../polling/look.ts'
 import type { Store } from '../stores/store.ts'
-import { streamLog } from './log-stream.ts'
+import { inWholeCharacters, streamLog } from './log-stream.ts'
 import { type TargetFacts, viewDelivery, viewRun, viewTarget } from './views.ts'
 
 export interface ApiParts {
@@ -78,7 +78,10 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
   app.get('/runs/:id/log', async (context) => {
     const { req } = context
     const { id } = await runOf(req.param('id'))
-    const { from, follow } = parse(LogQuery, req.query())
+    const isEvents = (req.header('accept') ?? '').includes('text/event-stream')
+    const { from: asked, follow } = parse(LogQuery, req.query())
+    // An event's id is the offset behind it, and who was cut off comes back with the address of the first time.
+    const from = (isEvents ? offsetIn(req.header('last-event-id')) : null) ?? asked
     const goesOn = async () => follow === '1' && (await store.run(id))?.finishedAt === null
     const aborted = new AbortController()
     const chunks = streamLog({
@@ -87,7 +90,7 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
       goesOn,
       signal: aborted.signal,
     })
-    if (!(req.header('accept') ?? '').includes('text/event-stream')) {
+    if (!isEvents) {
       context.header('Content-Type', 'text/plain; charset=utf-8')
       return stream(context, async (out) => {
         out.onAbort(() => aborted.abort())
@@ -96,11 +99,8 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
     }
     return streamSSE(context, async (out) => {
       out.onAbort(() => aborted.abort())
-      const decoder = new TextDecoder()
-      let offset = from
-      for await (const chunk of chunks) {
-        offset += chunk.length
-        await out.writeSSE({ event: 'log', id: String(offset), data: decoder.decode(chunk, { stream: true }) })
+      for await (const { text, end } of inWholeCharacters(chunks, from)) {
+        await out.writeSSE({ event: 'log', id: String(end), data: text })
       }
       await out.writeSSE({ event: 'end', data: (await store.run(id))?.state ?? '' })
     })
@@ -214,6 +214,10 @@ function idOf(text: string): number {
   const parsed = Id.safeParse(text)
   if (!parsed.success) throw new LandfallError('invalid', `${text} is no id: ids are whole numbers from 1`)
   return parsed.data
+}
+
+function offsetIn(lastEventId: string | undefined): number | null {
+  return /^\d{1,15}$/.test(lastEventId ?? '') ? Number(lastEventId) : null
 }
 
 function parse<T extends z.ZodType>(schema: T, query: Record<string, string>): z.output<T> {

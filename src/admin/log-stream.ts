@@ -49,3 +49,34 @@ async function* readFrom(file: string, from: number): AsyncGenerator<Uint8Array>
     await handle.close()
   }
 }
+
+export interface LogText {
+  readonly text: string
+  /** The byte offset behind it, at which to go on. */
+  readonly end: number
+}
+
+/** The same as text: no character lies across two pieces, so that who goes on at the end of one misses nothing. */
+export async function* inWholeCharacters(chunks: AsyncIterable<Uint8Array>, from: number): AsyncGenerator<LogText> {
+  let held = Buffer.alloc(0)
+  let end = from
+  for await (const chunk of chunks) {
+    const bytes = Buffer.concat([held, chunk])
+    const whole = bytes.subarray(0, bytes.length - begunAtTheEnd(bytes))
+    held = bytes.subarray(whole.length)
+    end += whole.length
+    if (whole.length > 0) yield { text: whole.toString(), end }
+  }
+  if (held.length > 0) yield { text: held.toString(), end: end + held.length }
+}
+
+/** How many bytes at the end are the beginning of a character of UTF-8 whose rest is yet to come. */
+function begunAtTheEnd(bytes: Uint8Array): number {
+  for (const back of [1, 2, 3]) {
+    const byte = bytes.at(-back) ?? 0
+    if (byte >> 6 === 0b10) continue // not the first of its character
+    const needed = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 1
+    return needed > back ? back : 0
+  }
+  return 0
+}
