@@ -1,4 +1,4 @@
-/** The API on the socket as HTTP has it. */
+/** The API on the socket as HTTP has it: methods, problems, and streams that go on where they were. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
@@ -15,6 +15,33 @@ async function ask(site: Site, method: string, path: string, headers: Readonly<R
   const text = (await answer.setEncoding('utf8').toArray()).join('')
   return { status: answer.statusCode, headers: answer.headers, text }
 }
+
+test('a wrong method on a known path is 405 with what is allowed, and what is unknown is 404, each a problem', async (t) => {
+  const site = createSite(t)
+  site.configure('[target.site]\nrepo = "acme/site"\ncheckout = "none"')
+  await site.start()
+  for (const [method, path, allow] of [
+    ['POST', 'targets', 'GET, HEAD'],
+    ['DELETE', 'targets/site', 'GET, HEAD'],
+    ['PUT', 'runs/1', 'GET, HEAD'],
+    ['POST', 'runs/1/log', 'GET, HEAD'],
+    ['OPTIONS', 'deliveries', 'GET, HEAD'],
+    ['GET', 'once', 'POST'],
+  ] as const) {
+    const { status, headers, text } = await ask(site, method, path)
+    assert.deepEqual([status, headers.allow, headers['content-type']], [405, allow, 'application/problem+json'], path)
+    assert.equal(JSON.parse(text).status, 405)
+  }
+  for (const [method, path] of [
+    ['GET', 'nowhere'],
+    ['POST', 'targets/site/deploy'],
+    ['GET', 'runs/1'],
+  ] as const) {
+    const { status, headers } = await ask(site, method, path)
+    assert.deepEqual([status, headers['content-type']], [404, 'application/problem+json'], path)
+  }
+  assert.equal((await ask(site, 'HEAD', 'targets')).status, 200)
+})
 
 test('the events of a log go on after Last-Event-ID, at a whole character, and a from beside it is of no account', async (t) => {
   const site = createSite(t)

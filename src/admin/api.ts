@@ -33,6 +33,8 @@ export interface Api {
 /** After a stop there is usually a start. */
 const RETRY_AFTER_SECONDS = 10
 
+const BASE = '/api/v1'
+
 const Id = z.coerce.number().int().positive()
 const Paging = { limit: z.coerce.number().int().min(1).max(500).default(50), before: Id.nullable().default(null) }
 const RunQuery = z.object({
@@ -56,7 +58,7 @@ const LogQuery = z.object({
 
 /** What operators and tools ask a running landfall: JSON under `/api/v1`, errors as RFC 9457. */
 export function createApi({ config, store, dataDir, once, log }: ApiParts): Api {
-  const app = new Hono().basePath('/api/v1')
+  const app = new Hono().basePath(BASE)
 
   app.get('/targets', async ({ json }) => {
     const facts = await factsOfAll()
@@ -118,6 +120,13 @@ export function createApi({ config, store, dataDir, once, log }: ApiParts): Api 
     return json(viewDelivery(delivery))
   })
 
+  // Last: only what no route has taken comes here.
+  for (const [path, routes] of Map.groupBy(app.routes, (route) => route.path)) {
+    const allow = routes.flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ')
+    app.all(path.slice(BASE.length), ({ req }) =>
+      problem(405, 'Method Not Allowed', `${req.path} is for ${allow}, not for ${req.method}`, { Allow: allow }),
+    )
+  }
   app.notFound(({ req }) => problem(404, 'Not Found', `${req.method} ${req.path} is not part of this API`))
   app.onError((error) => {
     if (error instanceof LandfallError && error.code === 'not-found') return problem(404, 'Not Found', error.message)
