@@ -56,6 +56,12 @@ test('everything of a target runs as its user, and what it makes is that user’
   const runs = join(dataDir, 'runs', String(run.id))
   const release = join(dataDir, 'releases', 'site', commit)
   const theirs = ['log', 'report.log', 'payload.json', 'changed', 'changed-z'].map((name) => join(runs, name))
+  assert.deepEqual(
+    readdirSync(runs)
+      .map((name) => join(runs, name))
+      .toSorted(),
+    theirs.toSorted(),
+  )
   for (const file of theirs) assert.equal(modeOf(file), '600', file)
   const own = [
     release,

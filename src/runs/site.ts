@@ -52,7 +52,7 @@ export function createSites({ store, workOf, dataDir }: SiteParts) {
     const dataDirectory = dataDir.room('data', directoryName(run.target))
     const [payloadFile, patch] = [`${directory}/payload.json`, `${directory}/edits.patch`]
     const changed = { lines: `${directory}/changed`, nul: `${directory}/changed-z` }
-    const ofScripts = [places.log.file, places.reportLog.file, changed.lines, changed.nul, patch]
+    const ofScripts = [places.log.file, places.reportLog.file, changed.lines, changed.nul]
     // First, so that the run has a log that can tell what is wrong with the rest.
     if (account === null) await giveDirectory(null, directory, 0o700)
     else {
@@ -76,6 +76,7 @@ export function createSites({ store, workOf, dataDir }: SiteParts) {
       },
       async patchFile() {
         if (account === null) await writeFile(patch, '', { mode: 0o600 })
+        else await giveFile(account, patch)
         return patch
       },
       async note(sentences) {
