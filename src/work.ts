@@ -185,9 +185,11 @@ export interface InPlaceOrder extends Extras {
   readonly clean: boolean
   /**
    * Where tracked edits, and untracked files that stand in the way, are saved before they are undone: for `git apply` at
-   * what the files were at. The file is there, empty; beside it is room for files that do not last.
+   * what the files were at. The file is there, empty.
    */
   readonly patch: string
+  /** What the names of files begin with that are made for it and do not last: `patch`, unless they must not lie beside it. */
+  readonly patchAside?: string
   readonly changed: { readonly lines: string; readonly nul: string }
   readonly env: Readonly<Record<string, string>>
   readonly timeoutMs: number

@@ -314,6 +314,24 @@ test('what the user may not enter, execute or switch is told before its script r
   assert.equal(existsSync(join(site.out, 'ran')), false)
 })
 
+test('edits in a tree of another account are saved in a file of its own', asRoot, async (t) => {
+  const site = await usersSite(t, 1)
+  const [user] = site.users
+  const path = join(user.home, 'tree')
+  site.script('deploy.sh', 'true')
+  site.configure(site.target('site', user, 'script = "deploy.sh"', `path = "${path}"`))
+  const daemon = await site.start()
+  await daemon.ended(await daemon.accepted({ after: await site.origin.commit({ 'page.txt': 'theirs' }) }))
+  writeFileSync(join(path, 'page.txt'), 'my edit\n')
+  const { id, state, detail } = await daemon.ended(
+    await daemon.accepted({ after: await site.origin.commit({ a: '1' }) }),
+  )
+  assert.equal(state, 'succeeded', detail ?? '')
+  const patch = join(site.dataDir, 'runs', String(id), 'edits.patch')
+  assert.match(textOf(patch), /^\+my edit$/m)
+  assert.deepEqual([lstatSync(patch).uid, modeOf(patch)], [user.uid, '600'])
+})
+
 test('a target without a checkout works in a directory of its user’s that goes with the run', asRoot, async (t) => {
   const site = await usersSite(t, 1)
   const {

@@ -16,17 +16,17 @@ export interface Endangered {
 
 /** When this resolves, everything is on disk that the tree's next checkout destroys. Resolves to sentences that say where. */
 export async function salvage(
-  order: Pick<InPlaceOrder, 'patch' | 'run' | 'branch'>,
+  order: Pick<InPlaceOrder, 'patch' | 'patchAside' | 'run' | 'branch'>,
   tree: Tree,
   { status, untracked, commits }: Endangered,
 ): Promise<string[]> {
   const { patch, run, branch } = order
+  const aside = order.patchAside ?? patch
   const notes: string[] = []
   const seen = status.hidden > 0 ? await unhide(tree) : status
-  if (untracked.length > 0) await stage(tree, untracked, `${patch}.names`)
-  if (
-    (await writePatch(tree, patch, { ...seen, isStaged: seen.isStaged || untracked.length > 0 }, status.hidden > 0)) > 0
-  ) {
+  if (untracked.length > 0) await stage(tree, untracked, `${aside}.names`)
+  const toSave = { ...seen, isStaged: seen.isStaged || untracked.length > 0 }
+  if ((await writePatch(tree, { patch, step: `${aside}.step` }, toSave, status.hidden > 0)) > 0) {
     const what = [
       ...(seen.edited > 0 ? [`the edits of ${counted(seen.edited, 'file')}`] : []),
       ...(untracked.length > 0 ? [counted(untracked.length, 'untracked file')] : []),
@@ -85,13 +85,12 @@ const AS_PATCH = [
  */
 async function writePatch(
   tree: Tree,
-  patch: string,
+  { patch, step }: { readonly patch: string; readonly step: string },
   { isStaged, isUnstaged, isUnmerged }: TreeStatus,
   wereHidden: boolean,
 ): Promise<number> {
   const steps = isUnmerged ? [['HEAD']] : [...(isStaged ? [['--cached']] : []), ...(isUnstaged ? [[]] : [])]
   if (steps.length === 0) return 0
-  const step = `${patch}.step`
   await writeFile(step, '', { mode: 0o600 })
   for (const between of steps) {
     // What a sparse checkout left out is not there, and nobody deleted it.

@@ -228,7 +228,7 @@ export function createRunner(parts: RunnerParts): Runner {
           run: run.id,
           adopt: target.adopt,
           clean: target.clean,
-          patch: await site.patchFile(),
+          ...(await site.patchFile()),
           changed: site.changed,
         },
         stopping,

@@ -7,7 +7,7 @@ import { type DataDir, directoryName } from '../data-dir.ts'
 import { appendToLog } from '../launcher/log-file.ts'
 import type { Run } from '../model.ts'
 import type { Store } from '../stores/store.ts'
-import type { LogFileOrder, Work } from '../work.ts'
+import type { InPlaceOrder, LogFileOrder, Work } from '../work.ts'
 import { synthesisedPayload } from './environment.ts'
 
 export type LogPlace = Required<Pick<LogFileOrder, 'file' | 'aside'>>
@@ -23,8 +23,8 @@ export interface ScriptSite {
   /** Once the run knows its commit: what scripts read where no delivery's payload is at hand. */
   describe(run: Run): Promise<void>
   emptyDirectory(): Promise<string>
-  /** An empty file for edits that a checkout in place is about to reset. */
-  patchFile(): Promise<string>
+  /** An empty file for edits that a checkout in place is about to reset, and where it may have others besides. */
+  patchFile(): Promise<Required<Pick<InPlaceOrder, 'patch' | 'patchAside'>>>
   /** Appends sentences of landfall's own to the log. */
   note(sentences: readonly string[]): Promise<void>
 }
@@ -77,7 +77,7 @@ export function createSites({ store, workOf, dataDir }: SiteParts) {
       async patchFile() {
         if (account === null) await writeFile(patch, '', { mode: 0o600 })
         else await giveFile(account, patch)
-        return patch
+        return { patch, patchAside: places.patchAside }
       },
       async note(sentences) {
         const lines = sentences.map((sentence) => `[landfall: ${sentence}]\n`)
@@ -90,10 +90,9 @@ export function createSites({ store, workOf, dataDir }: SiteParts) {
 /** What another account's launcher makes and removes of its own is in the account's rooms. */
 export function placesOf(dataDir: DataDir, account: LoginAccount | null, run: number) {
   const directory = dataDir.room('runs', String(run))
-  const place = (name: string): LogPlace => {
-    const file = `${directory}/${name}`
-    return { file, aside: account === null ? file : accountRoom(dataDir, account, 'logs', `${run}-${name}`) }
-  }
+  const asideOf = (name: string): string =>
+    account === null ? `${directory}/${name}` : accountRoom(dataDir, account, 'logs', `${run}-${name}`)
+  const place = (name: string): LogPlace => ({ file: `${directory}/${name}`, aside: asideOf(name) })
   const work = account === null ? `${directory}/work` : accountRoom(dataDir, account, 'work', String(run))
-  return { directory, work, log: place('log'), reportLog: place('report.log') }
+  return { directory, work, log: place('log'), reportLog: place('report.log'), patchAside: asideOf('edits.patch') }
 }
