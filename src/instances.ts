@@ -274,11 +274,16 @@ export function afterRun({ instance, run, outcome, considered, at, goesOn }: Run
       // Not considered: the next poll takes it up again, even after the last retry.
       return broken
     case 'skipped':
-      return seen
+      return outcome.reason === 'ref-gone' && isNothingYet(instance) ? { ...seen, retiredAt: at } : seen
     case 'cancelled':
     case 'superseded':
       return {}
   }
+}
+
+/** One of the branches of a pattern that nothing was made of: should it return, the instance is as new as it is now. */
+function isNothingYet({ branch, state, deployed }: Instance): boolean {
+  return branch !== null && state === 'new' && deployed === null
 }
 
 function afterDeploy(instance: Instance, run: number, commit: Sha, at: number): InstancePatch {

@@ -350,6 +350,31 @@ test('branches that were pushed and deleted hold up their lane once and not each
   }
 })
 
+test('a branch that was gone before anything came of it leaves no instance, and is one again when it returns', async (t) => {
+  const { site, origin, names } = await previews(t)
+  const daemon = await site.start()
+  const main = sha(await git(origin.path, 'rev-parse', 'main'))
+  await daemon.api('once', 'POST')
+  await origin.branch('feature/x', 'main')
+  const feature = await origin.commit({ 'file.txt': 'x' })
+  await origin.deleteBranch('feature/x')
+  const gone = await daemon.ended(await daemon.accepted({ branch: 'feature/x', after: feature }))
+  assert.deepEqual([gone.state, gone.reason], ['skipped', 'ref-gone'])
+  assert.deepEqual(await names(daemon), ['site@main'])
+  assert.notEqual((await daemon.target('site@feature/x')).retiredAt, null)
+  assert.equal(existsSync(join(site.out, 'gone')), false, 'there is nothing to delete')
+
+  await git(origin.path, 'update-ref', 'refs/heads/feature/x', feature)
+  const { items } = await daemon.api<{ items: readonly { target: string; run?: number }[] }>('once', 'POST')
+  const back = items.find(({ target }) => target === 'site@feature/x')?.run ?? 0
+  assert.equal((await daemon.ended(back)).state, 'succeeded')
+  assert.deepEqual(await names(daemon), ['site@feature/x', 'site@main'])
+  // What is deployed is not given up for one look: that is for a deletion, or for two polls.
+  await origin.deleteBranch('feature/x')
+  await daemon.ended(await daemon.accepted({ branch: 'feature/x', after: main }))
+  assert.deepEqual(await names(daemon), ['site@feature/x', 'site@main'])
+})
+
 test('a wider pattern takes in branches that are there without deploying them', async (t) => {
   const { site, origin, names } = await previews(t, 'poll = "1s"')
   await origin.branch('fix/old', 'main')
