@@ -208,3 +208,15 @@ test('a signal lets the command end within the drain time, and ends once with ex
   assert.ok(code === 0 || code === 1, `ended by itself, with ${code}`)
   assert.equal(textOf(join(cwd, 'done')), 'done\n')
 })
+
+test('a second signal ends once at once, and leaves a sentence and no entries of a log', async (t) => {
+  const cwd = temporaryDirectory(t)
+  const { path } = await createOrigin(join(cwd, 'forge'))
+  const once = start(['once', '--url', path, '--', 'sh', '-c', 'echo started; sleep 600'], { cwd })
+  t.after(() => once.child.kill('SIGKILL'))
+  await until('the command', () => once.stdout().includes('started\n'))
+  once.child.kill('SIGINT')
+  once.child.kill('SIGTERM')
+  const { code, stderr } = await once.ended
+  assert.deepEqual([code, stderr], [1, 'stopped by a signal\n'])
+})

@@ -139,13 +139,19 @@ function endOnRecord(dataDir: string, id: number): RunView {
 async function onceHere(config: Config, reporting: Reporting, verbose: boolean): Promise<number> {
   const log = verbose ? createLog(process.stderr) : onlyErrors(createLog(process.stderr))
   const signals = listenForSignals()
-  const agent = await startAgent({ config, log, serves: false })
+  let isCutShort = false
+  // What a stop at once cuts off has nothing more to tell: the next call finds it unfinished.
+  const agent = await startAgent({ config, log: whileNot(() => isCutShort, log), serves: false })
   let stopping: Promise<void> | null = null
   const stop = (): Promise<void> => {
     stopping ??= agent.stop()
     return stopping
   }
-  const signalled = untilStopped({ stop, stopNow: agent.stopNow }, signals, log).then(() => {
+  const stopNow = (): Promise<void> => {
+    isCutShort = true
+    return agent.stopNow()
+  }
+  const signalled = untilStopped({ stop, stopNow }, signals, log).then(() => {
     console.error('stopped by a signal')
     return 1
   })
@@ -191,6 +197,16 @@ function sourceOfAgent({ store }: Agent, config: Config): Source {
         signal: new AbortController().signal,
       }),
   }
+}
+
+function whileNot(isOver: () => boolean, log: Log): Log {
+  const unlessOver =
+    (tell: Log['info']): Log['info'] =>
+    (event, fields) => {
+      if (!isOver()) tell(event, fields)
+    }
+  const { debug, info, warn, error } = log
+  return { debug: unlessOver(debug), info: unlessOver(info), warn: unlessOver(warn), error: unlessOver(error) }
 }
 
 /** What failed is said in the results. */
