@@ -7,7 +7,7 @@ import { hasCode, messageOf } from '../errors.ts'
 import { createLocks } from '../git/locks.ts'
 import { afterRun, targetOfRun } from '../instances.ts'
 import { appendToLog, sealLog } from '../launcher/log-file.ts'
-import type { Clock, Instance, Log, Outcome, Phase, Release, Run, RunEnd, RunReason, Sha } from '../model.ts'
+import type { Clock, Instance, Log, Outcome, Phase, Release, Run, Sha } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
 import type { Finish, FollowUp, InstancePatch, QueueChange, Store } from '../stores/store.ts'
 import type { Relation, Remote, Work } from '../work.ts'
@@ -46,15 +46,6 @@ export function begin(run: Run, target: Target, instance: Instance): Progress {
     owesActivation: false,
   }
   return { run, target, instance, phases: [], ...nothing }
-}
-
-/** An end that is no surprise, thrown from any depth of a run. */
-export class Ended extends Error {
-  readonly outcome: Outcome
-  constructor(end: RunEnd, reason: RunReason | null, detail: string | null) {
-    super(detail ?? end)
-    this.outcome = endedBy(end, reason, detail)
-  }
 }
 
 export interface EndingParts {
@@ -335,11 +326,6 @@ export function createEnding(parts: EndingParts): Ending {
 function withItsChoice({ reason, detail }: Run, outcome: Outcome): Outcome {
   const details = [detail, outcome.detail].filter((part) => part !== null)
   return { ...outcome, reason: outcome.reason ?? reason, detail: details.length === 0 ? null : details.join('; ') }
-}
-
-/** An end that no exit code or signal tells. */
-export function endedBy(end: Outcome['end'], reason: Outcome['reason'], detail: string | null): Outcome {
-  return { end, reason, detail, exitCode: null, signal: null }
 }
 
 export const nothingElse = { phases: [], instance: {}, sealed: null, forgotten: [], followUp: null }

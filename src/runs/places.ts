@@ -5,7 +5,7 @@ import { createLocks } from '../git/locks.ts'
 import { placeOf, targetOfRun } from '../instances.ts'
 import type { Instance } from '../model.ts'
 import type { Store } from '../stores/store.ts'
-import { Ended } from './ending.ts'
+import { Ended } from './ended.ts'
 
 export interface Places {
   /** Why the link or tree of an instance, whose target this is, is another's, as a sentence; null where it is not. */
