@@ -228,13 +228,13 @@ export function deletionOf(target: Target, repo: string, branch: string, trigger
 }
 
 /** The link or the tree of a target at its branch; null where it has neither. */
-export function placeOf({ current, path }: Target): string | null {
+export function livePathOf({ current, path }: Target): string | null {
   return current ?? path
 }
 
 /** What the files of the target's tree are at; null where it has none, or was given another path since the last run. */
-export function filesOf({ checkout, path }: Target, { place, filesAt }: Instance): Sha | null {
-  return checkout === 'inplace' && place === path ? filesAt : null
+export function filesOf({ checkout, path }: Target, { livesAt, filesAt }: Instance): Sha | null {
+  return checkout === 'inplace' && livesAt === path ? filesAt : null
 }
 
 /** A failed script leaves the files of a tree in place where it has found them, which is not what is deployed. */

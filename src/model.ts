@@ -258,8 +258,8 @@ export interface Instance {
   /** The remote's default branch as last seen (`main`), for targets that follow it. */
   readonly defaultBranch: string | null
   /** The link or working tree that its runs have last made their own, absolute; null before the first that has one. */
-  readonly place: string | null
-  /** What the files of a working tree at `place` are at; null where there is none, or it is not known. */
+  readonly livesAt: string | null
+  /** What the files of a working tree at `livesAt` are at; null where there is none, or it is not known. */
   readonly filesAt: Sha | null
   /** The run whose `activate` has begun, and was followed neither by a success nor by one for the old release; null for none. */
   readonly activating: number | null

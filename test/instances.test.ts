@@ -21,7 +21,7 @@ const INSTANCE: Instance = {
   rejected: [],
   doubt: null,
   defaultBranch: null,
-  place: null,
+  livesAt: null,
   filesAt: null,
   activating: null,
   goneSince: null,

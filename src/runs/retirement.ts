@@ -5,7 +5,7 @@ import type { Remotes } from '../remotes.ts'
 import type { Work } from '../work.ts'
 import { Ended, endedBy } from './ended.ts'
 import type { Progress } from './ending.ts'
-import type { Places } from './places.ts'
+import type { LivePaths } from './live-paths.ts'
 import type { Releases } from './releases.ts'
 import type { Scripts } from './scripts.ts'
 
@@ -14,7 +14,7 @@ export interface RetirementParts {
   readonly remotes: Remotes
   readonly releases: Releases
   readonly scripts: Scripts
-  readonly places: Places
+  readonly livePaths: LivePaths
   readonly stopping: AbortSignal
   readonly onPollSoon: (instance: string) => void
 }
@@ -28,7 +28,7 @@ export function createRetirement({
   remotes,
   releases,
   scripts,
-  places,
+  livePaths,
   stopping,
   onPollSoon,
 }: RetirementParts) {
@@ -51,7 +51,7 @@ export function createRetirement({
     const detail = `branch ${instance.branch} is gone: the instance is retired, with its releases`
     if (target.onDelete === null) return endedBy('succeeded', null, detail)
     const site = await scripts.site(target, run)
-    const tree = (await places.whyTaken(target, instance.name)) === null ? target.path : null
+    const tree = (await livePaths.whyTaken(target, instance.name)) === null ? target.path : null
     const checkout = target.checkout === 'inplace' ? tree : await releases.deployed(instance)
     // There is no commit to deploy; what was deployed is what came before.
     const last = { ...run, previous: instance.deployed?.commit ?? null }

@@ -12,7 +12,7 @@ import { createChoice } from './choice.ts'
 import { Ended, endedBy } from './ended.ts'
 import { begin, createEnding, nothingElse, type Progress, type Report } from './ending.ts'
 import { markOf } from './environment.ts'
-import { createPlaces } from './places.ts'
+import { createLivePaths } from './live-paths.ts'
 import type { Releases } from './releases.ts'
 import { createRetirement } from './retirement.ts'
 import { createScripts, type Program } from './scripts.ts'
@@ -60,12 +60,12 @@ interface Next {
 /** fetch → run → report. */
 export function createRunner(parts: RunnerParts): Runner {
   const { config, store, workOf, remotes, releases, log, now, stopping } = parts
-  const places = createPlaces(parts)
-  const scripts = createScripts({ ...parts, places })
+  const livePaths = createLivePaths(parts)
+  const scripts = createScripts({ ...parts, livePaths })
   const { end, interrupted, untilStored } = createEnding({ ...parts, scripts })
   const activation = createActivation({ ...parts, scripts, untilStored })
   const choice = createChoice(parts)
-  const retire = createRetirement({ ...parts, scripts, places })
+  const retire = createRetirement({ ...parts, scripts, livePaths })
 
   async function perform(run: Run): Promise<void> {
     try {
@@ -168,7 +168,7 @@ export function createRunner(parts: RunnerParts): Runner {
     }
     // A script that cannot start needs no checkout.
     if (script.kind === 'unstartable') throw new Ended('unstartable', null, script.detail)
-    await untilStored(() => places.take(target, progress.instance))
+    await untilStored(() => livePaths.take(target, progress.instance))
     const next: Next = { remote, site, script, commit }
     return target.checkout === 'inplace' ? await inPlace(progress, next) : await release(progress, next)
   }

@@ -6,7 +6,7 @@ import type { Clock, Log, Outcome, Run } from '../model.ts'
 import type { Store } from '../stores/store.ts'
 import type { ScriptEnd, Work } from '../work.ts'
 import { scriptEnvironment } from './environment.ts'
-import type { Places } from './places.ts'
+import type { LivePaths } from './live-paths.ts'
 import { findByConvention, findNamed, type Sought } from './scripts-dir.ts'
 import { createSites, type LogPlace, type ScriptSite } from './site.ts'
 
@@ -43,9 +43,9 @@ export function createScripts(parts: {
   readonly log: Log
   readonly now: Clock
   readonly cutOff: AbortSignal
-  readonly places: Places
+  readonly livePaths: LivePaths
 }): Scripts {
-  const { config, store, workOf, log, cutOff, places } = parts
+  const { config, store, workOf, log, cutOff, livePaths } = parts
   const site = createSites(parts)
 
   const whereFor = ({ account }: Target): Sought => ({
@@ -131,7 +131,7 @@ export function createScripts(parts: {
 
     async report(target, run, outcome, checkout, name) {
       const where = await site(target, run)
-      const isOwn = (await places.whyTaken(target, run.target)) === null
+      const isOwn = (await livePaths.whyTaken(target, run.target)) === null
       const sealed = isOwn ? await lasting(target, outcome, checkout) : null
       const env = {
         LANDFALL_RESULT: outcome.end,

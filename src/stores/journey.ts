@@ -20,7 +20,7 @@ export type Journey = Pick<
   | 'reconfigured'
   | 'listed'
   | 'seen'
-  | 'tookPlace'
+  | 'movedTo'
   | 'remember'
   | 'fellSilent'
   | 'prune'
@@ -211,10 +211,10 @@ export function createJourney(parts: {
         }
       }),
     seen: (instance, at) => write(() => queueing.see(instance, at)),
-    tookPlace: (instance, place) =>
+    movedTo: (instance, path) =>
       write(() => {
-        sql.leavePlace.run(place, instance)
-        sql.takePlace.run(place, instance)
+        sql.vacate.run(path, instance)
+        sql.moveTo.run(path, instance)
       }),
     remember: (instance, change) => write(() => patch(instance, change)),
     fellSilent: (hook, repo, at) => write(() => void sql.silent.run(at, hook, repo.toLowerCase())),
@@ -286,8 +286,8 @@ function prepare(db: DatabaseSync) {
     rejected: db.prepare('update instances set rejected = ? where name = ?'),
     activating: db.prepare('update instances set activating = ? where name = ?'),
     filesAt: db.prepare('update instances set files_at = ? where name = ?'),
-    leavePlace: db.prepare('update instances set place = null, files_at = null where place = ? and name <> ?'),
-    takePlace: db.prepare('update instances set place = ?, files_at = null where name = ?'),
+    vacate: db.prepare('update instances set lives_at = null, files_at = null where lives_at = ? and name <> ?'),
+    moveTo: db.prepare('update instances set lives_at = ?, files_at = null where name = ?'),
     goneSince: db.prepare('update instances set gone_since = ? where name = ?'),
     retiredAt: db.prepare('update instances set retired_at = ? where name = ?'),
     list: db.prepare('insert into listings (listing, repo, listed_at) values (?, ?, ?) on conflict do nothing'),

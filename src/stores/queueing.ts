@@ -26,7 +26,7 @@ export function createQueueing(db: DatabaseSync) {
       `insert into instances (name, target, repo, branch, first_seen_at) values (?, ?, ?, ?, ?)
        on conflict do update set retired_at = null, gone_since = null, state = 'new', deployed_commit = null, deployed_run = null,
          deployed_at = null, deployed_before = null, wanted_commit = null, wanted_at = null, considered = null, rejected = '[]',
-         doubt_tip = null, doubt_since = null, place = null, files_at = null, activating = null
+         doubt_tip = null, doubt_since = null, lives_at = null, files_at = null, activating = null
        where retired_at is not null`,
     ),
     moved: db.prepare('update instances set repo = ? where name = ?'),

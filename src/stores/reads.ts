@@ -13,7 +13,7 @@ export type Reads = Pick<
   | 'instance'
   | 'instances'
   | 'instancesOf'
-  | 'holders'
+  | 'livingAt'
   | 'releases'
   | 'allReleases'
   | 'run'
@@ -34,7 +34,7 @@ export function createReads(db: DatabaseSync): Reads {
     wasListed: db.prepare('select 1 from listings where listing = ? and repo = ?'),
     instance: db.prepare('select * from instances where name = ?'),
     instancesOf: db.prepare('select * from instances where target = ? and lower(repo) = lower(?) order by name'),
-    holders: db.prepare('select * from instances where place = ? and retired_at is null order by name'),
+    livingAt: db.prepare('select * from instances where lives_at = ? and retired_at is null order by name'),
     instances: db.prepare('select * from instances order by name'),
     releases: db.prepare('select * from releases where instance = ? order by run desc'),
     allReleases: db.prepare('select * from releases order by run desc'),
@@ -76,7 +76,7 @@ export function createReads(db: DatabaseSync): Reads {
     wasListed: reading((listing: string, repo: string) => sql.wasListed.get(listing, repo.toLowerCase()) !== undefined),
     instance: reading((name: string) => orNull(sql.instance.get(name), toInstance)),
     instancesOf: reading((target: string, repo: string) => sql.instancesOf.all(target, repo).map(toInstance)),
-    holders: reading((place: string) => sql.holders.all(place).map(toInstance)),
+    livingAt: reading((path: string) => sql.livingAt.all(path).map(toInstance)),
     instances: reading(() => sql.instances.all().map(toInstance)),
     releases: reading((instance: string) => sql.releases.all(instance).map(toRelease)),
     allReleases: reading(() => sql.allReleases.all().map(toRelease)),

@@ -89,7 +89,7 @@ export function toInstance(row: Row): Instance {
     rejected: JSON.parse(text(row['rejected'])) as Sha[],
     doubt: doubt && { tip: doubt, since: intOrNull(row['doubt_since']) },
     defaultBranch: textOrNull(row['default_branch']),
-    place: textOrNull(row['place']),
+    livesAt: textOrNull(row['lives_at']),
     filesAt: sha(row['files_at']),
     activating: intOrNull(row['activating']),
     goneSince: intOrNull(row['gone_since']),

@@ -140,9 +140,9 @@ const MIGRATIONS: readonly string[] = [
   `,
   // Where the files were whose commit is on record is not known: the configuration may have changed since.
   `
-  alter table instances add column place text;
+  alter table instances add column lives_at text;
   update instances set files_at = null;
-  create index instances_at_place on instances (place) where place is not null;
+  create index instances_living_at on instances (lives_at) where lives_at is not null;
   alter table instances add column activating integer;
   `,
 ]

@@ -198,9 +198,9 @@ export interface Store {
   /** Of a target in one repository, retired ones included. */
   instancesOf(target: string, repo: string): Promise<readonly Instance[]>
   /** Of a link or tree; who is retired has none. */
-  holders(place: string): Promise<readonly Instance[]>
+  livingAt(path: string): Promise<readonly Instance[]>
   /** A link or tree is this instance's from here on, and no other's; nothing is known of the files there. */
-  tookPlace(instance: string, place: string): Promise<void>
+  movedTo(instance: string, path: string): Promise<void>
   remember(instance: string, patch: InstancePatch): Promise<void>
   releases(instance: string): Promise<readonly Release[]>
   allReleases(): Promise<readonly Release[]>

@@ -47,25 +47,25 @@ export function judgeInstances(open: OpenStore): void {
     const store = await open(t)
     const other = { ...BRANCH, name: 'site@y', branch: 'y' }
     for (const instance of [BRANCH, other]) await queued(store, { instance, announced: commit(1) })
-    const placed = async (name: string) => {
-      const { place, filesAt } = (await store.instance(name)) ?? {}
-      return [place, filesAt]
+    const known = async (name: string) => {
+      const { livesAt, filesAt } = (await store.instance(name)) ?? {}
+      return [livesAt, filesAt]
     }
-    await store.tookPlace('site@x', '/srv/a')
+    await store.movedTo('site@x', '/srv/a')
     await store.remember('site@x', { filesAt: commit(1) })
     assert.deepEqual(
-      [await placed('site@x'), await placed('site@y')],
+      [await known('site@x'), await known('site@y')],
       [
         ['/srv/a', commit(1)],
         [null, null],
       ],
     )
-    await store.tookPlace('site@x', '/srv/b')
-    assert.deepEqual(await placed('site@x'), ['/srv/b', null])
+    await store.movedTo('site@x', '/srv/b')
+    assert.deepEqual(await known('site@x'), ['/srv/b', null])
     await store.remember('site@x', { filesAt: commit(1) })
-    await store.tookPlace('site@y', '/srv/b')
+    await store.movedTo('site@y', '/srv/b')
     assert.deepEqual(
-      [await placed('site@x'), await placed('site@y')],
+      [await known('site@x'), await known('site@y')],
       [
         [null, null],
         ['/srv/b', null],
@@ -73,7 +73,7 @@ export function judgeInstances(open: OpenStore): void {
     )
     await store.remember('site@y', { retiredAt: 9 })
     await queued(store, { instance: other, announced: commit(2) })
-    assert.deepEqual(await placed('site@y'), [null, null])
+    assert.deepEqual(await known('site@y'), [null, null])
   })
 
   test('of one deletion there is one run', async (t) => {

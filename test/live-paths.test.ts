@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Target } from '../src/config/config.ts'
 import { targetOf } from '../src/instances.ts'
-import { createPlaces } from '../src/runs/places.ts'
+import { createLivePaths } from '../src/runs/live-paths.ts'
 import { openSqlite } from '../src/stores/sqlite.ts'
 import { aConfig, aTarget } from './support/nouns.ts'
 import { temporaryDirectory } from './support/temporary.ts'
@@ -17,7 +17,7 @@ test('of instances that take one place at the same time one has it, and goes on 
   const store = await openSqlite({ dataDir: temporaryDirectory(t), keepDeliveriesMs: 1_000 })
   t.after(() => store.close())
   let config = aConfig({ targets: [ONE, OTHER] })
-  const places = createPlaces({ config: () => config, store })
+  const livePaths = createLivePaths({ config: () => config, store })
   const names = ['one@main', 'other@x']
   for (const name of names) {
     const [target = '', branch = ''] = name.split('@')
@@ -26,7 +26,7 @@ test('of instances that take one place at the same time one has it, and goes on 
   const take = async (name: string): Promise<string | null> => {
     const [target, instance] = [targetOf(config, name), await store.instance(name)]
     if (target === undefined || instance === null) throw new Error(`no ${name}`)
-    return await places.take(target, instance).then(
+    return await livePaths.take(target, instance).then(
       () => null,
       (error: Error) => error.message,
     )
