@@ -102,3 +102,32 @@ test('parallel runs without a checkout count by their order', async (t) => {
   await daemon.ended(runs[0] ?? 0)
   assert.equal((await daemon.target('site')).deployed?.commit, second)
 })
+
+test('a parallel run that begins while another activates does not activate what was live before', async (t) => {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  site.script('acme/site', 'true')
+  site.script(
+    'reload.sh',
+    'echo "began $LANDFALL_COMMIT" >> "$OUT/activated"',
+    'while [ ! -e "$OUT/$LANDFALL_COMMIT" ]; do sleep 0.02; done',
+    'echo "ended $LANDFALL_COMMIT" >> "$OUT/activated"',
+  )
+  site.configure('[target.site]\nrepo = "acme/site"\nqueue = "parallel"\nactivate = "reload.sh"')
+  const daemon = await site.start()
+  const commits = [await origin.commit({ a: '1' }), await origin.commit({ a: '2' }), await origin.commit({ a: '3' })]
+  const [first = sha('1'), second = sha('2'), third = sha('3')] = commits
+  const live = await daemon.accepted({ after: first })
+  mkdirSync(join(site.out, first))
+  assert.equal((await daemon.ended(live)).state, 'succeeded')
+  const runs = [await daemon.accepted({ after: second })]
+  await until('the second to activate', () => site.lines('activated').includes(`began ${second}`))
+  runs.push(await daemon.accepted({ after: third }))
+  await until('the third to activate beside it', () => site.lines('activated').includes(`began ${third}`))
+  for (const commit of [second, third]) mkdirSync(join(site.out, commit))
+  for (const run of runs) assert.equal((await daemon.ended(run)).state, 'succeeded')
+  assert.deepEqual(
+    site.lines('activated').filter((line) => line === `began ${first}`),
+    [`began ${first}`],
+  )
+})

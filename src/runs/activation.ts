@@ -40,6 +40,8 @@ export function createActivation(parts: ActivationParts): Activation {
     const instance = await store.instance(name)
     if (instance === null || instance.activating === null) return
     const [run, release] = await Promise.all([store.run(instance.activating), releases.deployed(instance)])
+    // No lane keeps parallel runs from each other, and a start does not wait for this: it may be at work just now.
+    if (run !== null && run.finishedAt === null) return
     // Before it, so that it comes once, however it ends.
     await remember(name, { activating: null })
     const target = targetOfRun(config(), { target: name, repo: instance.repo })

@@ -110,6 +110,7 @@ export function createEnding(parts: EndingParts): Ending {
     const isOvertaken = outcome.end === 'succeeded' && (await overtaken(progress, instance))
     const isPassed = await passed(progress, instance)
     const changed = afterRun({ instance, run, outcome, considered: progress.considered, at, goesOn: followUp !== null })
+    const owes = progress.owesActivation || outcome.end === 'interrupted'
     const finish: Finish = {
       outcome,
       phases,
@@ -121,7 +122,7 @@ export function createEnding(parts: EndingParts): Ending {
         ...(isOvertaken || isPassed ? { considered: instance.considered } : {}),
         ...(isPassed && instance.state !== 'new' ? { state: instance.state } : {}),
         ...(isRetired ? { retiredAt: at } : {}),
-        ...(progress.owesActivation || outcome.end === 'interrupted' ? {} : { activating: null }),
+        ...(instance.activating !== run.id || owes ? {} : { activating: null }),
       },
       sealed,
       forgotten: forgotten.map((release) => release.run),
