@@ -288,6 +288,35 @@ test('killed while `activate` ran, it puts the old release back before anything 
   assert.deepEqual(site.lines('active'), [good, bad, good, next].map(release))
 })
 
+test('the last of three crashes during `activate` is followed by an activation of the old release too', async (t) => {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  site.script('deploy.sh', 'exit 0')
+  site.script('reload.sh', 'basename $PWD >> $OUT/active', '! [ -e hang ] || exec sleep 600')
+  site.configure('[target.site]\nrepo = "acme/site"\nscript = "deploy.sh"\nactivate = "reload.sh"')
+  const daemon = await site.start()
+  const good = await origin.commit({ a: '1' })
+  await daemon.ended(await daemon.accepted({ after: good }))
+  const bad = await origin.commit({ hang: '1' })
+  await daemon.accepted({ before: good, after: bad })
+  const active = () => site.lines('active').map((name) => name.slice(0, good.length))
+  let serving = daemon
+  for (const activations of [2, 4, 6]) {
+    await until('the activation', () => active().length === activations)
+    await serving.kill()
+    serving = await site.start()
+  }
+  await until('the old release’s activation', () => active().length === 7)
+  assert.deepEqual(active(), [good, bad, good, bad, good, bad, good])
+  const ends = (await serving.runs()).map(({ state, reason }) => `${state} ${reason}`)
+  assert.deepEqual(ends.toSorted(), [
+    'failed interruptions',
+    'interrupted crash',
+    'interrupted crash',
+    'succeeded null',
+  ])
+})
+
 test('where only the launcher is killed, its runs are recovered and the daemon goes on', async (t) => {
   const site = createSite(t)
   site.script(

@@ -67,7 +67,10 @@ export function createActivation(parts: ActivationParts): Activation {
       if (current !== null) await workOf(target).switchLink({ link: current, to: before })
       log.warn('activation failed', { run: run.id, target: run.target, detail: activation.detail })
       // A stop leaves no time for the old release: the next start activates it.
-      if (activation.end === 'interrupted') return activation
+      if (activation.end === 'interrupted') {
+        progress.owesActivation = true
+        return activation
+      }
       const old = before ?? (await releases.deployed(instance))
       const live = { ...run, commit: instance.deployed?.commit ?? null }
       const again = old === null ? null : await scripts.activate(target, live, site, old)

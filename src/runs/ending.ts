@@ -31,7 +31,7 @@ export interface Progress {
   doubt: Sha | null
   /** Its success retires the instance. */
   retires: boolean
-  /** Its `activate` failed, and a stop came before the old release was activated. */
+  /** Its `activate` may have begun, and nothing has come of it for certain: what is deployed is to be activated again. */
   owesActivation: boolean
 }
 
@@ -110,7 +110,6 @@ export function createEnding(parts: EndingParts): Ending {
     const isOvertaken = outcome.end === 'succeeded' && (await overtaken(progress, instance))
     const isPassed = await passed(progress, instance)
     const changed = afterRun({ instance, run, outcome, considered: progress.considered, at, goesOn: followUp !== null })
-    const owes = progress.owesActivation || outcome.end === 'interrupted'
     const finish: Finish = {
       outcome,
       phases,
@@ -122,7 +121,7 @@ export function createEnding(parts: EndingParts): Ending {
         ...(isOvertaken || isPassed ? { considered: instance.considered } : {}),
         ...(isPassed && instance.state !== 'new' ? { state: instance.state } : {}),
         ...(isRetired ? { retiredAt: at } : {}),
-        ...(instance.activating !== run.id || owes ? {} : { activating: null }),
+        ...(instance.activating === run.id && !progress.owesActivation ? { activating: null } : {}),
       },
       sealed,
       forgotten: forgotten.map((release) => release.run),
@@ -314,7 +313,7 @@ export function createEnding(parts: EndingParts): Ending {
       // Releases that nobody sealed are swept at the start; this is the one other place where a run works.
       const directory = target.checkout === 'none' ? placesOf(dataDir, target.account, run.id).work : null
       const left = progress ?? { ...begin(run, target, instance), considered: run.commit, directory }
-      return settle(left, outcome, followUp)
+      return settle({ ...left, owesActivation: true }, outcome, followUp)
     }
     await untilStored(() => store.finished(run.id, { ...nothingElse, outcome, at: now() }))
     return async () => {}
