@@ -254,10 +254,12 @@ export interface RunEnding {
   readonly at: number
   /** A retry or a recovery follows, so nothing is broken yet. */
   readonly goesOn: boolean
+  /** No run of the instance before it has had a commit. */
+  readonly isFirst: boolean
 }
 
 /** What the end of a run changes for its instance. */
-export function afterRun({ instance, run, outcome, considered, at, goesOn }: RunEnding): InstancePatch {
+export function afterRun({ instance, run, outcome, considered, at, goesOn, isFirst }: RunEnding): InstancePatch {
   const broken: InstancePatch = goesOn ? {} : { state: 'broken' }
   const seen: InstancePatch = considered === null ? {} : { considered }
   // A run that did not come as far as a decision was still an attempt at what its trigger named.
@@ -274,11 +276,23 @@ export function afterRun({ instance, run, outcome, considered, at, goesOn }: Run
       // Not considered: the next poll takes it up again, even after the last retry.
       return broken
     case 'skipped':
-      return outcome.reason === 'ref-gone' && isNothingYet(instance) ? { ...seen, retiredAt: at } : seen
+      return outcome.reason === 'ref-gone' && isFirst && isNothingYet(instance) ? { ...seen, retiredAt: at } : seen
     case 'cancelled':
     case 'superseded':
       return {}
   }
+}
+
+/** How many of its runs an instance is asked for, to see whether it has worked. */
+export const MOST_ASKED = 500
+
+/**
+ * Whether one of these runs of an instance, newest first, has come as far as a commit, so that its script may have made
+ * something, or be at it. What was made before a deletion went with it.
+ */
+export function hasWorked(runs: readonly Run[]): boolean {
+  const deletion = runs.findIndex(({ event, state }) => event === DELETE && state === 'succeeded')
+  return runs.slice(0, deletion < 0 ? runs.length : deletion).some(({ commit }) => commit !== null)
 }
 
 /** One of the branches of a pattern that nothing was made of: should it return, the instance is as new as it is now. */

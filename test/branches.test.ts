@@ -375,6 +375,23 @@ test('a branch that was gone before anything came of it leaves no instance, and 
   assert.deepEqual(await names(daemon), ['site@feature/x', 'site@main'])
 })
 
+test('a branch whose only run had failed when it was gone is still deleted with on_delete', async (t) => {
+  const { site, origin, names } = await previews(t)
+  site.script('acme/site', 'echo kept > "$LANDFALL_DATA/kept"', 'exit 75')
+  const daemon = await site.start()
+  await origin.branch('feature/x', 'main')
+  const feature = await origin.commit({ 'file.txt': 'x' })
+  const push = { branch: 'feature/x', after: feature, guid: 'one' }
+  assert.equal((await daemon.ended(await daemon.accepted(push))).reason, 'tempfail')
+  await origin.deleteBranch('feature/x')
+  // Its retry is brought forward, and finds no branch.
+  assert.equal((await daemon.ended(await daemon.accepted(push))).reason, 'ref-gone')
+  assert.ok((await names(daemon)).includes('site@feature/x'), 'it may have made something')
+  await daemon.ended(await daemon.accepted({ branch: 'feature/x', before: feature, after: null }))
+  assert.equal(site.lines('gone').length, 1)
+  assert.equal((await names(daemon)).includes('site@feature/x'), false)
+})
+
 test('a wider pattern takes in branches that are there without deploying them', async (t) => {
   const { site, origin, names } = await previews(t, 'poll = "1s"')
   await origin.branch('fix/old', 'main')

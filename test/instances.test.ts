@@ -368,7 +368,16 @@ test('a run whose target is gone from the configuration has a lane of its own', 
 function patchAfter(end: RunEnd, change: Partial<RunEnding> = {}) {
   const outcome = { end, reason: null, detail: null, exitCode: null, signal: null }
   const run = aRun({ id: 7, announced: commit(2), commit: commit(2) })
-  return afterRun({ instance: INSTANCE, run, outcome, considered: commit(2), at: 5, goesOn: false, ...change })
+  return afterRun({
+    instance: INSTANCE,
+    run,
+    outcome,
+    considered: commit(2),
+    at: 5,
+    goesOn: false,
+    isFirst: false,
+    ...change,
+  })
 }
 
 describe('what the end of a run changes', () => {

@@ -5,7 +5,7 @@ import { type DataDir, directoryName } from '../data-dir.ts'
 import { short } from '../decide.ts'
 import { hasCode, messageOf } from '../errors.ts'
 import { createLocks } from '../git/locks.ts'
-import { afterRun, targetOfRun } from '../instances.ts'
+import { afterRun, hasWorked, MOST_ASKED, targetOfRun } from '../instances.ts'
 import { appendToLog, sealLog } from '../launcher/log-file.ts'
 import type { Clock, Instance, Log, Outcome, Phase, Release, Run, Sha } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
@@ -109,7 +109,10 @@ export function createEnding(parts: EndingParts): Ending {
     const isRetired = progress.retires && outcome.end === 'succeeded'
     const isOvertaken = outcome.end === 'succeeded' && (await overtaken(progress, instance))
     const isPassed = await passed(progress, instance)
-    const changed = afterRun({ instance, run, outcome, considered: progress.considered, at, goesOn: followUp !== null })
+    const earlier = { target: run.target, state: null, limit: MOST_ASKED, before: run.id }
+    const isFirst = outcome.reason === 'ref-gone' && !hasWorked(await untilStored(() => store.runs(earlier)))
+    const goesOn = followUp !== null
+    const changed = afterRun({ instance, run, outcome, considered: progress.considered, at, goesOn, isFirst })
     const finish: Finish = {
       outcome,
       phases,
