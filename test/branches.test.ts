@@ -1,6 +1,6 @@
 /** Targets that follow several branches: an instance each, through the whole program. */
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import type { DeliveryView } from '../src/admin/views.ts'
@@ -390,6 +390,28 @@ test('a branch whose only run had failed when it was gone is still deleted with 
   await daemon.ended(await daemon.accepted({ branch: 'feature/x', before: feature, after: null }))
   assert.equal(site.lines('gone').length, 1)
   assert.equal((await names(daemon)).includes('site@feature/x'), false)
+})
+
+test('polls that miss a branch while its first script runs retire it only after that', async (t) => {
+  const { site, origin, names } = await previews(t, 'poll = "1s"')
+  site.script('acme/site', 'touch "$OUT/$(basename $LANDFALL_BRANCH)"', 'until [ -e "$OUT/go" ]; do sleep 0.05; done')
+  const daemon = await site.start()
+  await until('the first script', () => existsSync(join(site.out, 'main')))
+  writeFileSync(join(site.out, 'go'), '')
+  await daemon.quiet()
+  rmSync(join(site.out, 'go'))
+  await origin.branch('feature/x', 'main')
+  await origin.commit({ 'file.txt': 'x' })
+  await until('its script', () => existsSync(join(site.out, 'x')))
+  await origin.deleteBranch('feature/x')
+  const deletion = async () => (await daemon.runs()).find(({ event }) => event === 'delete')
+  const isOver = async () => (await daemon.target('site@feature/x')).retiredAt !== null
+  await until('two polls', async () => (await deletion()) !== undefined || (await isOver()))
+  assert.equal(await isOver(), false, 'its script is at work')
+  writeFileSync(join(site.out, 'go'), '')
+  await until('the retirement', isOver)
+  assert.equal(site.lines('gone').length, 1)
+  assert.deepEqual(await names(daemon), ['site@main'])
 })
 
 test('a wider pattern takes in branches that are there without deploying them', async (t) => {

@@ -2,7 +2,7 @@
 import type { Follows, Target } from '../config/config.ts'
 import { decidePoll, short } from '../decide.ts'
 import { matchesRefName } from '../globs.ts'
-import { deletionOf, filesAreElsewhere, instanceKey, orderFor } from '../instances.ts'
+import { deletionOf, filesAreElsewhere, hasWorked, instanceKey, MOST_ASKED, orderFor } from '../instances.ts'
 import type { Clock, Instance, Log, Sha } from '../model.ts'
 import type { Queued, RunOrder, Store } from '../stores/store.ts'
 import type { ChosenTag, Remote, RemoteRefs, Work } from '../work.ts'
@@ -178,7 +178,8 @@ export function createLook({ store, workOf, silences, queue, log, now, stopping 
     if (now() - goneSince < (target.pollMs ?? 0)) {
       return { target: name, reason: 'ref-gone', detail: `${detail}; retired once two polls agree` }
     }
-    if (deployed === null && state === 'new') {
+    const isNew = deployed === null && state === 'new'
+    if (isNew && !hasWorked(await store.runs({ target: name, state: null, limit: MOST_ASKED, before: null }))) {
       await store.remember(name, { retiredAt: now() })
       return { target: name, reason: 'ref-gone', detail: `${detail}, and nothing was deployed from it: retired` }
     }
