@@ -124,6 +124,23 @@ test('a launcher that a script has stopped is ended, so that no run lasts for ev
   await assert.rejects(run('kill -STOP $PPID; sleep 600'), (error) => hasCode(error, 'lost'))
 })
 
+test('the launcher of an account is not taken for silent by a landfall that was stopped itself', asRoot, async (t) => {
+  const directory = temporaryDirectory(t)
+  chmodSync(directory, 0o755)
+  const { log } = keptLog()
+  const [user] = createUsers(t, 1)
+  assert.ok(user)
+  const launcher = createLauncher({ log, becomes: { account: user, rooms: [] }, silenceMs: 2000 })
+  t.after(() => launcher.close())
+  const { run, room } = someone(directory, user, launcher.work)
+  const running = run('echo $$ > pid; until [ -e go ]; do sleep 0.05; done')
+  await pidIn(join(room, 'pid'))
+  // As Ctrl-Z does to `once`: whatever the launcher says meanwhile lies unread.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 4000)
+  writeFileSync(join(room, 'go'), '')
+  assert.deepEqual(await running, { kind: 'exited', code: 0 })
+})
+
 test('a call that waits for ever in the account’s own files ends with its launcher', asRoot, async (t) => {
   const directory = temporaryDirectory(t)
   chmodSync(directory, 0o755)

@@ -119,6 +119,7 @@ export function createLauncher({
     let isRefused = false
     let isReady = becomes === null
     let heardAt = performance.now()
+    let lookedAt = heardAt
     ready.promise.catch(() => {}) // each call that waits for it is told
     if (becomes === null) ready.resolve()
     const watch = becomes === null ? null : setInterval(askForLife, silenceMs / PINGS).unref()
@@ -137,6 +138,10 @@ export function createLauncher({
       pending.clear()
     }
     function askForLife(): void {
+      const isLate = performance.now() - lookedAt > (2 * silenceMs) / PINGS
+      lookedAt = performance.now()
+      // We were stopped ourselves, by Ctrl-Z for instance: what it has said meanwhile lies unread.
+      if (isLate) heardAt = lookedAt
       // Before it is ready calls wait for it too, and its account can stop it from the moment that it has become it.
       if (pending.size === 0 && isReady) heardAt = performance.now()
       else if (performance.now() - heardAt > silenceMs || isStuck(pending)) child.kill('SIGKILL')
