@@ -1,6 +1,6 @@
 /** `checkout = "inplace"` through the whole program. */
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { createSite } from './support/daemon.ts'
@@ -178,4 +178,31 @@ test('each of several branches has a tree of its own, which stays when the branc
   assert.equal(run.state, 'succeeded')
   assert.deepEqual(site.lines('gone'), [join(site.directory, 'trees/x')])
   assert.equal(readFileSync(join(site.directory, 'trees/x/file.txt'), 'utf8'), 'x')
+})
+
+test('a path that leads to a sealed release is refused, until the link is removed', async (t) => {
+  const { site, origin, path } = await inPlace(t)
+  const as = (checkout: string) => site.configure(`[target.site]\nrepo = "acme/site"\n${checkout}`)
+  as('current = "tree"\non_failure = "told"')
+  site.script('told', 'pwd > "$OUT/told"')
+  const first = await site.start()
+  const live = await origin.commit({ 'file.txt': '1' })
+  await first.ended(await first.accepted({ after: live }))
+  await first.stop()
+  const sealed = readlinkSync(path)
+
+  as('checkout = "inplace"\npath = "tree"\non_failure = "told"')
+  const daemon = await site.start()
+  const refused = await daemon.ended(await daemon.accepted({ after: await origin.commit({ 'file.txt': '2' }) }))
+  assert.deepEqual([refused.state, refused.reason], ['unstartable', null])
+  assert.match(refused.detail ?? '', /tree leads to .*, which is inside data_dir \(.*\).*; remove the link, and/)
+  await until('the report', () => site.read('told') !== '')
+  assert.doesNotMatch(site.read('told'), /releases/)
+  assert.equal(readFileSync(join(sealed, 'file.txt'), 'utf8'), '1')
+  assert.equal(existsSync(join(sealed, '.git', 'landfall')), false)
+
+  rmSync(path)
+  const made = await daemon.ended(await daemon.accepted({ after: await origin.commit({ 'file.txt': '3' }) }))
+  assert.equal(made.state, 'succeeded', made.detail ?? '')
+  assert.equal(readFileSync(join(sealed, 'file.txt'), 'utf8'), '1')
 })

@@ -14,10 +14,11 @@ const ONE = several('one', '/srv/{branch}-x')
 const OTHER = several('other', '/srv/main-{branch}')
 
 test('of instances that take one place at the same time one has it, and goes on having it', async (t) => {
-  const store = await openSqlite({ dataDir: temporaryDirectory(t), keepDeliveriesMs: 1_000 })
+  const path = temporaryDirectory(t)
+  const store = await openSqlite({ dataDir: path, keepDeliveriesMs: 1_000 })
   t.after(() => store.close())
   let config = aConfig({ targets: [ONE, OTHER] })
-  const livePaths = createLivePaths({ config: () => config, store })
+  const livePaths = createLivePaths({ config: () => config, store, dataDir: { path } })
   const names = ['one@main', 'other@x']
   for (const name of names) {
     const [target = '', branch = ''] = name.split('@')

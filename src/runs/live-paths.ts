@@ -1,6 +1,10 @@
 /** One link, or one working tree, is one instance's: `{branch}` may lead two to the same, and whoever may push names branches. */
+import { realpath } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
 import { placesSaid } from '../config/at-branch.ts'
 import type { Config, Target } from '../config/config.ts'
+import { clashWith } from '../config/targets.ts'
+import type { DataDir } from '../data-dir.ts'
 import { createLocks } from '../git/locks.ts'
 import { livePathOf, targetOfRun } from '../instances.ts'
 import type { Instance } from '../model.ts'
@@ -8,7 +12,7 @@ import type { Store } from '../stores/store.ts'
 import { Ended } from './ended.ts'
 
 export interface LivePaths {
-  /** Why the link or tree of an instance, whose target this is, is another's, as a sentence; null where it is not. */
+  /** Why the link or tree of an instance, whose target this is, is another's or landfall's own, as a sentence; null where it is not. */
   whyTaken(target: Target, instance: string): Promise<string | null>
   /** Makes it the instance's own, before anything there is changed. Throws `Ended`, `unstartable`, where another has it. */
   take(target: Target, instance: Instance): Promise<void>
@@ -17,14 +21,18 @@ export interface LivePaths {
 export function createLivePaths({
   config,
   store,
+  dataDir,
 }: {
   readonly config: () => Config
   readonly store: Store
+  readonly dataDir: Pick<DataDir, 'path'>
 }): LivePaths {
   const inTurn = createLocks()
 
   async function whyTaken(target: Target, instance: string): Promise<string | null> {
     const path = livePathOf(target)
+    const astray = target.path === null ? null : await whyAstray(target.path, dataDir.path)
+    if (astray !== null) return astray
     if (path === null || target.follows.kind !== 'branches') return null
     const word = target.current === null ? 'path' : 'current'
     const { targets } = config()
@@ -59,4 +67,20 @@ export function createLivePaths({
       })
     },
   }
+}
+
+/** The file cannot show where links lead: what is a tree's `path` now may be the `current` of old, and so a sealed release. */
+async function whyAstray(path: string, dataDir: string): Promise<string | null> {
+  const [real, ours] = await Promise.all([realOf(path), realOf(dataDir)])
+  const clash = real === path ? null : clashWith(ours, real)
+  if (clash === null) return null
+  return `${path} leads to ${real}, which ${clash}; remove the link, and a tree is made in its place, or name another path`
+}
+
+/** Itself where it cannot be followed: whoever works there will say why. */
+async function realOf(path: string): Promise<string> {
+  return await realpath(path).catch(async () => {
+    const folder = await realpath(dirname(path)).catch(() => dirname(path))
+    return join(folder, basename(path))
+  })
 }
