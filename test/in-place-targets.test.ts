@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { createSite } from './support/daemon.ts'
 import { git, sha } from './support/git.ts'
+import { textOf } from './support/scripts.ts'
 import { until } from './support/until.ts'
 
 async function inPlace(t: TestContext, more = '') {
@@ -178,6 +179,42 @@ test('each of several branches has a tree of its own, which stays when the branc
   assert.equal(run.state, 'succeeded')
   assert.deepEqual(site.lines('gone'), [join(site.directory, 'trees/x')])
   assert.equal(readFileSync(join(site.directory, 'trees/x/file.txt'), 'utf8'), 'x')
+})
+
+test('edits outlive a stop, a crash and a failure in the middle of the checkout, and the run tells where they are', async (t) => {
+  const { site, origin, path } = await inPlace(t)
+  const slow = site.script('slow', 'echo $$ > "$OUT/slow"; while [ ! -e "$OUT/go" ]; do sleep 0.05; done; exit 1')
+  const first = await origin.commit({ '.gitattributes': '*.slow filter=slow', 'file.txt': '1', 'x.slow': '1' })
+  const begin = await site.start()
+  await begin.ended(await begin.accepted({ after: first }))
+  await git(path, 'config', 'filter.slow.smudge', slow)
+  await git(path, 'config', 'filter.slow.clean', 'cat')
+  await git(path, 'config', 'filter.slow.required', 'true')
+  const savedBy = (run: number, name = 'edits.patch') => textOf(join(site.dataDir, 'runs', String(run), name))
+  writeFileSync(join(path, 'file.txt'), 'my edit\n')
+  const id = await begin.accepted({ after: await origin.commit({ 'file.txt': '2', 'x.slow': '2' }) })
+  await until('a checkout that hangs', () => site.read('slow') !== '')
+  assert.equal(await begin.stop(), 0)
+  rmSync(join(site.out, 'slow'))
+
+  // The same run, once more.
+  const resumed = await site.start()
+  await until('a checkout that hangs again', () => site.read('slow') !== '')
+  await resumed.kill()
+  assert.match(savedBy(id), /^\+my edit$/m)
+  assert.doesNotMatch(savedBy(id, 'edits-2.patch'), /my edit/)
+
+  const last = await site.start()
+  assert.match((await last.ended(id)).detail ?? '', /runs\/\d+\/edits.patch/)
+  const log = await last.log(id)
+  assert.ok(log.startsWith(`[landfall: edits were saved as a patch before they were undone: ${site.dataDir}`), log)
+  writeFileSync(join(site.out, 'go'), '')
+  await until('the failure', async () => (await last.runs()).some(({ state }) => state === 'fetch-failed'))
+  await git(path, 'checkout', '--force', first, '--', 'file.txt')
+  writeFileSync(join(path, 'file.txt'), 'another edit\n')
+  const failed = await last.ended(await last.accepted({ after: await origin.commit({ 'x.slow': '3' }) }))
+  assert.match(failed.detail ?? '', new RegExp(`edits were saved .*/runs/${failed.id}/edits.patch`))
+  assert.match(savedBy(failed.id), /^\+another edit$/m)
 })
 
 test('a path that leads to a sealed release is refused, until the link is removed', async (t) => {

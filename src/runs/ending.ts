@@ -14,7 +14,7 @@ import type { Relation, Remote, Work } from '../work.ts'
 import { interruption, retryOf } from './attempts.ts'
 import type { Releases } from './releases.ts'
 import type { Scripts } from './scripts.ts'
-import { placesOf } from './site.ts'
+import { placesOf, savedEdits, tellOfEdits } from './site.ts'
 
 /** Where a run has come to: filled step by step, and read when it ends, however it ends. */
 export interface Progress {
@@ -310,7 +310,9 @@ export function createEnding(parts: EndingParts): Ending {
   async function interrupted(run: Run, progress: Progress | null): Promise<Report> {
     const instance = await store.instance(run.target)
     const target = progress?.target ?? targetOfRun(config(), run)
-    const { outcome, followUp } = interruption(target, run)
+    const { outcome: bare, followUp } = interruption(target, run)
+    const saved = await savedEdits(dataDir, run.id)
+    const outcome = saved.length === 0 ? bare : { ...bare, detail: `${bare.detail}; ${tellOfEdits(saved)}` }
     await seal(run, target).catch((cause: unknown) => log.error('log not sealed', { run: run.id, cause }))
     if (instance !== null && target !== undefined) {
       // Releases that nobody sealed are swept at the start; this is the one other place where a run works.

@@ -1,7 +1,7 @@
 import type { Config, Target } from '../config/config.ts'
 import { type DataDir, exists } from '../data-dir.ts'
 import { short } from '../decide.ts'
-import { hasCode, messageOf, systemCode } from '../errors.ts'
+import { hasCode, LandfallError, messageOf, systemCode } from '../errors.ts'
 import { DELETE, filesOf, repositoryOf, targetOfRun, whyGone } from '../instances.ts'
 import type { Clock, Instance, Log, Outcome, PhaseName, Run, Sha } from '../model.ts'
 import type { Remotes } from '../remotes.ts'
@@ -16,7 +16,7 @@ import { createLivePaths } from './live-paths.ts'
 import type { Releases } from './releases.ts'
 import { createRetirement } from './retirement.ts'
 import { createScripts, type Program } from './scripts.ts'
-import type { ScriptSite } from './site.ts'
+import { type ScriptSite, savedEdits, tellOfEdits } from './site.ts'
 
 export interface RunnerParts {
   readonly config: () => Config
@@ -219,7 +219,8 @@ export function createRunner(parts: RunnerParts): Runner {
     // Until the checkout has ended nobody knows what the files are at.
     const unknown = untilStored(() => store.remember(instance.name, { filesAt: null }))
     await Promise.all([unknown, untilStored(() => store.decided(run.id, progress.run))])
-    const checkedOut = timed(progress, 'checkout', async () =>
+    const edits = await site.patchFile()
+    const checkedOut = timed(progress, 'checkout', () =>
       workOf(target).checkOutInPlace(
         {
           ...tree,
@@ -229,7 +230,7 @@ export function createRunner(parts: RunnerParts): Runner {
           run: run.id,
           adopt: target.adopt,
           clean: target.clean,
-          ...(await site.patchFile()),
+          ...edits,
           changed: site.changed,
         },
         stopping,
@@ -239,7 +240,7 @@ export function createRunner(parts: RunnerParts): Runner {
       // Refused: the tree is as it was.
       const filesAt = filesOf(target, instance)
       if (hasCode(cause, 'unstartable')) await untilStored(() => store.remember(instance.name, { filesAt }))
-      throw cause
+      throw await tellingOfEdits(progress, site, edits.patch, cause)
     })
     await site.note(notes)
     // Of a tree that was there. It may be somebody's work that was saved: who looks at the run should not have to read its log.
@@ -253,6 +254,17 @@ export function createRunner(parts: RunnerParts): Runner {
     await workOf(target).restore({ ...tree, commit: before })
     await untilStored(() => store.remember(instance.name, { filesAt: before }))
     return { ...outcome, detail: `${outcome.detail ?? outcome.end}; the files are back at ${short(before)}` }
+  }
+
+  /** Edits may be saved, and undone, before what follows fails or is called off: where they are, nobody else would say. */
+  async function tellingOfEdits({ run }: Progress, site: ScriptSite, patch: string, cause: unknown): Promise<unknown> {
+    // The end of a run whose launcher is gone tells it.
+    if (!(cause instanceof LandfallError) || cause.code === 'lost') return cause
+    if (!(await savedEdits(parts.dataDir, run.id)).includes(patch)) return cause
+    const detail = tellOfEdits([patch])
+    await site.note([detail])
+    log.warn('work saved', { run: run.id, target: run.target, detail })
+    return new LandfallError(cause.code, `${cause.message}; ${detail}`, { cause })
   }
 
   async function timed<T>({ phases }: Progress, name: PhaseName, step: () => Promise<T>): Promise<T> {

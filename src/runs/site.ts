@@ -1,5 +1,5 @@
 /** The files of one run outside its checkout, each the account's that the run is of. */
-import { writeFile } from 'node:fs/promises'
+import { lstat, writeFile } from 'node:fs/promises'
 import { accountRoom, giveDirectory, giveFile, makePassage, writeFor } from '../belongings.ts'
 import type { LoginAccount } from '../config/accounts.ts'
 import type { Target } from '../config/config.ts'
@@ -23,7 +23,10 @@ export interface ScriptSite {
   /** Once the run knows its commit: what scripts read where no delivery's payload is at hand. */
   describe(run: Run): Promise<void>
   emptyDirectory(): Promise<string>
-  /** An empty file for edits that a checkout in place is about to reset, and where it may have others besides. */
+  /**
+   * An empty file for edits that a checkout in place is about to reset, and where it may have others besides. Another one each
+   * time: a run that a stop has returned to the queue may have saved some already.
+   */
   patchFile(): Promise<Required<Pick<InPlaceOrder, 'patch' | 'patchAside'>>>
   /** Appends sentences of landfall's own to the log. */
   note(sentences: readonly string[]): Promise<void>
@@ -48,9 +51,9 @@ export function createSites({ store, workOf, dataDir }: SiteParts) {
 
   return async function site(target: Target, run: Run): Promise<ScriptSite> {
     const { account } = target
-    const { directory, work, ...places } = placesOf(dataDir, account, run.id)
+    const { directory, work, asideOf, ...places } = placesOf(dataDir, account, run.id)
     const dataDirectory = dataDir.room('data', directoryName(run.target))
-    const [payloadFile, patch] = [`${directory}/payload.json`, `${directory}/edits.patch`]
+    const payloadFile = `${directory}/payload.json`
     const changed = { lines: `${directory}/changed`, nul: `${directory}/changed-z` }
     const ofScripts = [places.log.file, places.reportLog.file, changed.lines, changed.nul]
     // First, so that the run has a log that can tell what is wrong with the rest.
@@ -75,9 +78,11 @@ export function createSites({ store, workOf, dataDir }: SiteParts) {
         return work
       },
       async patchFile() {
+        const name = patchName((await savedEdits(dataDir, run.id)).length)
+        const patch = `${directory}/${name}`
         if (account === null) await writeFile(patch, '', { mode: 0o600 })
         else await giveFile(account, patch)
-        return { patch, patchAside: places.patchAside }
+        return { patch, patchAside: asideOf(name) }
       },
       async note(sentences) {
         const lines = sentences.map((sentence) => `[landfall: ${sentence}]\n`)
@@ -94,5 +99,28 @@ export function placesOf(dataDir: DataDir, account: LoginAccount | null, run: nu
     account === null ? `${directory}/${name}` : accountRoom(dataDir, account, 'logs', `${run}-${name}`)
   const place = (name: string): LogPlace => ({ file: `${directory}/${name}`, aside: asideOf(name) })
   const work = account === null ? `${directory}/work` : accountRoom(dataDir, account, 'work', String(run))
-  return { directory, work, log: place('log'), reportLog: place('report.log'), patchAside: asideOf('edits.patch') }
+  return { directory, work, log: place('log'), reportLog: place('report.log'), asideOf }
+}
+
+/** The patches of a run that edits were saved in, in their order. */
+export async function savedEdits(dataDir: DataDir, run: number): Promise<readonly string[]> {
+  const saved: string[] = []
+  for (;;) {
+    const file = dataDir.room('runs', String(run), patchName(saved.length))
+    const size = await lstat(file).then(
+      (status) => status.size,
+      () => 0,
+    )
+    if (size === 0) return saved
+    saved.push(file)
+  }
+}
+
+function patchName(before: number): string {
+  return before === 0 ? 'edits.patch' : `edits-${before + 1}.patch`
+}
+
+/** Of a run that did not come to tell it itself. */
+export function tellOfEdits(patches: readonly string[]): string {
+  return `edits were saved as a patch before they were undone: ${patches.join(' and ')}`
 }
