@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import {
   chmodSync,
   chownSync,
@@ -320,6 +320,9 @@ test('directories that were made read-only are removed without being root', {
   for (const path of [join(directory, 'home'), tree, join(tree, 'module'), join(tree, 'module', 'deep')]) {
     chownSync(path, nobody, nobody)
   }
+  // What stands beside them is being removed while they are opened up.
+  for (let n = 0; n < 200; n += 1) mkdirSync(join(tree, 'beside', String(n), 'a', 'b'), { recursive: true })
+  execFileSync('chown', ['-R', `${nobody}:${nobody}`, join(tree, 'beside')])
   for (const path of [join(tree, 'module', 'deep'), join(tree, 'module')]) chmodSync(path, 0o555)
   // The imports happen as root, for the checkout may lie where others cannot read.
   const script = `const { createCheckouts } = await import(${JSON.stringify(source)})

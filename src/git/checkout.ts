@@ -237,10 +237,15 @@ function isForbidden(error: unknown): boolean {
   return ['EACCES', 'EPERM'].includes(systemCode(error) ?? '')
 }
 
+/** The removal that was forbidden something may go on beside this, for node has begun all of it at once. */
 async function openUp(directory: string): Promise<void> {
-  if (!(await lstat(directory)).isDirectory()) return
-  await chmod(directory, 0o700)
-  for (const entry of await readdir(directory, { withFileTypes: true })) {
-    if (entry.isDirectory()) await openUp(join(directory, entry.name))
+  try {
+    if (!(await lstat(directory)).isDirectory()) return
+    await chmod(directory, 0o700)
+    for (const entry of await readdir(directory, { withFileTypes: true })) {
+      if (entry.isDirectory()) await openUp(join(directory, entry.name))
+    }
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw error
   }
 }
