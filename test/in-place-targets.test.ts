@@ -94,6 +94,24 @@ test('status tells what the files are at beside what is deployed, and restore_on
   }
 })
 
+test('a script that failed has failed, also where restore_on_failure cannot put the files back', async (t) => {
+  const { site, origin, path } = await inPlace(t, 'restore_on_failure = true')
+  const daemon = await site.start()
+  await daemon.ended(await daemon.accepted({ after: await origin.commit({ 'file.txt': 'good' }) }))
+  // As a git of the script's that was ended in the middle leaves it.
+  site.script('acme/site', 'touch .git/index.lock', 'echo >> "$OUT/failed"', 'exit 3')
+  const run = await daemon.ended(await daemon.accepted({ after: await origin.commit({ 'file.txt': 'bad' }) }))
+  assert.deepEqual([run.state, run.exitCode], ['failed', 3])
+  assert.match(run.detail ?? '', /exited with 3; the files could not be put back to \w+: .*index.lock exists/)
+  assert.equal((await daemon.runs()).length, 2, 'nothing follows')
+  const view = await daemon.target('site')
+  assert.deepEqual([view.state, view.filesAt], ['broken', null])
+  rmSync(join(path, '.git', 'index.lock'))
+  site.script('acme/site', 'true')
+  const mended = await daemon.ended(await daemon.accepted({ after: await origin.commit({ 'file.txt': 'mended' }) }))
+  assert.equal(mended.state, 'succeeded', mended.detail ?? '')
+})
+
 test('what the files are at is told of the path that they are at, and a push brings another path to what is deployed', async (t) => {
   const { site, origin } = await inPlace(t)
   const daemon = await site.start()

@@ -251,9 +251,17 @@ export function createRunner(parts: RunnerParts): Runner {
     const before = instance.deployed?.commit ?? was
     if (outcome.end === 'succeeded') return { ...outcome, detail: saved }
     if (!target.restoreOnFailure || before === null || before === commit) return outcome
-    await workOf(target).restore({ ...tree, commit: before })
+    await untilStored(() => store.remember(instance.name, { filesAt: null }))
+    const why = outcome.detail ?? outcome.end
+    try {
+      await workOf(target).restore({ ...tree, commit: before })
+    } catch (cause) {
+      // The script has failed, whatever comes of its files: any other end might have it run again.
+      if (!(cause instanceof LandfallError)) throw cause
+      return { ...outcome, detail: `${why}; the files could not be put back to ${short(before)}: ${cause.message}` }
+    }
     await untilStored(() => store.remember(instance.name, { filesAt: before }))
-    return { ...outcome, detail: `${outcome.detail ?? outcome.end}; the files are back at ${short(before)}` }
+    return { ...outcome, detail: `${why}; the files are back at ${short(before)}` }
   }
 
   /** Edits may be saved, and undone, before what follows fails or is called off: where they are, nobody else would say. */
