@@ -87,7 +87,8 @@ export function openTree({ openGit, order, path, gitDir, signal }: TreeParts): T
       if (lock !== undefined) return busy(lock)
       const { message } = session.failure(result)
       if (/Permission denied|insufficient permission|Operation not permitted/.test(result.stderr)) {
-        return refusal(`${message}. Files in it belong to another account; run: ${chownLine(path)}`)
+        const mend = `${chownLine(path)} && chmod -R u+rwX ${shellQuote(path)}`
+        return refusal(`${message}. Something in it belongs to another account, or is read-only; run: ${mend}`)
       }
       if (/'refs\/heads\/[^']*' exists; cannot create/.test(result.stderr)) {
         return refusal(`${message}. Rename or delete that branch`)
