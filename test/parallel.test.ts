@@ -1,6 +1,6 @@
 /** `queue = "parallel"`: no lane. */
 import assert from 'node:assert/strict'
-import { mkdirSync, renameSync } from 'node:fs'
+import { mkdirSync, readdirSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'node:test'
 import { createSite } from './support/daemon.ts'
@@ -26,6 +26,23 @@ test('parallel runs of one target overlap, each at its own commit in a release o
   for (const commit of commits) mkdirSync(join(site.out, commit))
   for (const run of runs) assert.equal((await daemon.ended(run)).state, 'succeeded')
   assert.equal((await daemon.target('site')).deployed?.commit, commits[2])
+})
+
+test('a branch that goes takes the releases of its parallel runs with it, and the links to them', async (t) => {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  site.script('acme/site', 'true')
+  site.configure('[target.site]\nrepo = "acme/site"\nqueue = "parallel"\nbranches = "f-*"')
+  const daemon = await site.start()
+  await origin.branch('f-x', 'main')
+  const commits = [await origin.commit({ a: '1' }), await origin.commit({ a: '2' })]
+  for (const after of commits) await daemon.ended(await daemon.accepted({ branch: 'f-x', after }))
+  const releases = join(site.dataDir, 'releases')
+  assert.equal(readdirSync(releases, { recursive: true }).length > 4, true)
+  await origin.branch('main')
+  await origin.deleteBranch('f-x')
+  await daemon.ended(await daemon.accepted({ branch: 'f-x', before: commits[1] ?? null, after: null }))
+  await until('nothing left', () => readdirSync(releases).length === 0, 10_000)
 })
 
 test('what is deployed moves only forward, in whatever order parallel runs end', async (t) => {

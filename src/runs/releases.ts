@@ -72,7 +72,9 @@ export function createReleases({
       if (target.current && live && dirname(live) === folder) await work.switchLink({ link: target.current, to: null })
       // Runs at the same time may still be at work in theirs.
       const strays = target.queue === 'parallel' ? [] : (await namesIn(folder)).map((name) => join(folder, name))
-      await work.remove([...forgotten.map(({ directory }) => directory), ...strays])
+      const links = await Promise.all(forgotten.map(linkOf))
+      const directories = forgotten.map(({ directory }) => directory)
+      await work.remove([...directories, ...links.filter((link) => link !== null), ...strays])
       await dropDirectory(folder)
     },
 
@@ -91,8 +93,8 @@ export function createReleases({
         if (current !== null) await work.switchLink({ link: current, to: plain })
       }
       for (const release of forgotten) {
-        const link = plainOf(release)
-        if (link !== plain && (await linkTarget(link)) === release.directory) doomed.push(link)
+        const link = await linkOf(release)
+        if (link !== null && link !== plain) doomed.push(link)
       }
       if (doomed.length > 0) await work.remove(doomed)
     },
@@ -153,6 +155,12 @@ export function createReleases({
 
   function plainOf({ instance, commit }: Release): string {
     return join(folderOf(instance), commit)
+  }
+
+  /** The link by its commit's own name that leads to the release; null where that is its directory, or another's. */
+  async function linkOf(release: Release): Promise<string | null> {
+    const link = plainOf(release)
+    return (await linkTarget(link)) === release.directory ? link : null
   }
 
   async function deployed(instance: Instance): Promise<string | null> {
