@@ -1,6 +1,6 @@
 /** What belongs to a work tree beyond the commit's own files: submodules, and the files that LFS keeps. */
 import { createHash } from 'node:crypto'
-import { copyFile, lstat, mkdir, readdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises'
+import { copyFile, lstat, mkdir, readdir, readFile, rename, rm, rmdir, stat, utimes, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve, sep } from 'node:path'
 import { hasCode, LandfallError, messageOf, systemCode } from '../errors.ts'
 import type { Sha } from '../model.ts'
@@ -113,7 +113,7 @@ export function createExtras({ mirrors, makeRepository }: ExtrasParts): AddExtra
         await makeRepository({ remote, commit, repository: unfinished }, session)
       })
       // With what was tracked until now, git knows which files have gone.
-      if (index !== null && !anew) await copyFile(index, join(unfinished, 'index')).catch(ignoreMissing)
+      if (index !== null && !anew) await copyIndex(index, join(unfinished, 'index')).catch(ignoreMissing)
       await rm(gitDir, { recursive: true, force: true })
       await rename(unfinished, gitDir)
     }
@@ -183,6 +183,13 @@ async function indexOf(gitDir: string, topGitDir: string): Promise<string | null
   if (named === undefined) return null
   const directory = resolve(dirname(gitDir), named)
   return directory.startsWith(join(topGitDir, 'modules') + sep) ? join(directory, 'index') : null
+}
+
+/** With its time: of a file that was written in the same second, git looks at the content. */
+async function copyIndex(from: string, to: string): Promise<void> {
+  const { atime, mtime } = await stat(from)
+  await copyFile(from, to)
+  await utimes(to, atime, mtime)
 }
 
 async function reset({ gitDir, workTree }: Tree, session: GitSession): Promise<void> {
