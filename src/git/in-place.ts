@@ -33,7 +33,8 @@ import {
   underWay,
   writeClaim,
 } from './place.ts'
-import { counted, type Endangered, salvage } from './salvage.ts'
+import { counted, type Endangered, ofSubmodule, salvage } from './salvage.ts'
+import { submoduleEdits } from './submodule-edits.ts'
 import { assertOrigin, openTree, ownCommits, readStatus, type Tree, tidyTree } from './tree.ts'
 
 type Clone = Extract<Place, { readonly kind: 'clone' }>
@@ -131,6 +132,7 @@ export function createInPlace({ openGit, mirrors }: CheckoutParts): Pick<Work, '
     })
     const endangered = {
       status,
+      submodules: order.submodules === null || status.submodules.size === 0 ? [] : await submoduleEdits(tree),
       untracked: [...new Set([...found.inTheWay, ...status.untracked])],
       commits: found.commits,
     }
@@ -240,13 +242,17 @@ async function changing<T>(
 }
 
 /** Throws `unstartable` with everything that is there, for a person to decide. */
-async function assertNobodysWork({ path, gitDir }: Clone, { status, untracked, commits }: Endangered): Promise<void> {
+async function assertNobodysWork(
+  { path, gitDir }: Clone,
+  { status, untracked, submodules, commits }: Endangered,
+): Promise<void> {
   const { edited, hidden } = status
   const unfinished = await underWay(gitDir)
   const found = [
     ...(edited > 0 ? [`edits of ${counted(edited, 'file')}`] : []),
     ...(hidden > 0 ? [`${counted(hidden, 'file')} that git was told not to look at`] : []),
     ...(untracked.length > 0 ? [`${counted(untracked.length, 'untracked file')} that would be lost`] : []),
+    ...submodules.map(ofSubmodule),
     ...(commits.length > 0 ? [`${counted(commits.length, 'commit')} that the remote does not have`] : []),
     ...(unfinished === null ? [] : [`a ${unfinished} that was not finished`]),
   ]

@@ -4,12 +4,14 @@ import { open, rm, writeFile } from 'node:fs/promises'
 import { pipeline } from 'node:stream/promises'
 import type { Sha } from '../model.ts'
 import type { InPlaceOrder } from '../work.ts'
+import type { SubmoduleEdits } from './submodule-edits.ts'
 import { readStatus, type Tree, type TreeStatus } from './tree.ts'
 
 export interface Endangered {
   readonly status: TreeStatus
   /** Untracked files that will be overwritten or removed. */
   readonly untracked: readonly string[]
+  readonly submodules: readonly SubmoduleEdits[]
   /** Commits that no branch of the remote has. */
   readonly commits: readonly Sha[]
 }
@@ -18,7 +20,7 @@ export interface Endangered {
 export async function salvage(
   order: Pick<InPlaceOrder, 'patch' | 'patchAside' | 'run' | 'branch'>,
   tree: Tree,
-  { status, untracked, commits }: Endangered,
+  { status, untracked, submodules, commits }: Endangered,
 ): Promise<string[]> {
   const { patch, run, branch } = order
   const aside = order.patchAside ?? patch
@@ -26,10 +28,14 @@ export async function salvage(
   const seen = status.hidden > 0 ? await unhide(tree) : status
   if (untracked.length > 0) await stage(tree, untracked, `${aside}.names`)
   const toSave = { ...seen, isStaged: seen.isStaged || untracked.length > 0 }
-  if ((await writePatch(tree, { patch, step: `${aside}.step` }, toSave, status.hidden > 0)) > 0) {
+  const into = { patch, step: `${aside}.step` }
+  let size = await writePatch(tree, into, toSave, status.hidden > 0)
+  for (const inner of submodules) size = await writePatch(inner.tree, into, inner.status, false, inner.prefix)
+  if (size > 0) {
     const what = [
       ...(seen.edited > 0 ? [`the edits of ${counted(seen.edited, 'file')}`] : []),
       ...(untracked.length > 0 ? [counted(untracked.length, 'untracked file')] : []),
+      ...submodules.map(ofSubmodule),
     ]
     const was = status.head === null ? '' : `, which applies to ${status.head}`
     notes.push(`saved as a patch before they were undone: ${what.join(' and ')}, in ${patch}${was}`)
@@ -39,6 +45,11 @@ export async function salvage(
     notes.push(`kept ${counted(commits.length, 'commit')} that the remote does not have as ${refs.join(' and ')}`)
   }
   return notes
+}
+
+/** `edits of 2 files in the submodule lib`. */
+export function ofSubmodule({ prefix, status }: SubmoduleEdits): string {
+  return `edits of ${counted(status.edited, 'file')} in the submodule ${prefix.slice(0, -1)}`
 }
 
 /** `1 file`, `2 files`. */
@@ -71,8 +82,6 @@ const AS_PATCH = [
   '--no-ext-diff',
   '--no-textconv',
   '--no-renames',
-  '--src-prefix=a/',
-  '--dst-prefix=b/',
   '--no-relative',
   '--unified=3',
   '--inter-hunk-context=0',
@@ -88,6 +97,7 @@ async function writePatch(
   { patch, step }: { readonly patch: string; readonly step: string },
   { isStaged, isUnstaged, isUnmerged }: TreeStatus,
   wereHidden: boolean,
+  prefix = '',
 ): Promise<number> {
   const steps = isUnmerged ? [['HEAD']] : [...(isStaged ? [['--cached']] : []), ...(isUnstaged ? [[]] : [])]
   if (steps.length === 0) return 0
@@ -96,7 +106,8 @@ async function writePatch(
     // What a sparse checkout left out is not there, and nobody deleted it.
     const filter = wereHidden && !between.includes('--cached') ? ['--diff-filter=d'] : []
     // Not through our memory: an edited file may be very large.
-    await tree.tell(['diff', ...AS_PATCH, ...filter, `--output=${step}`, ...between, '--'])
+    const sides = [`--src-prefix=a/${prefix}`, `--dst-prefix=b/${prefix}`]
+    await tree.tell(['diff', ...AS_PATCH, ...sides, ...filter, `--output=${step}`, ...between, '--'])
     await pipeline(createReadStream(step), createWriteStream(patch, { flags: 'a' }))
   }
   await rm(step)

@@ -21,6 +21,8 @@ export interface Tree {
   tell(args: readonly string[]): Promise<Buffer>
   /** `unstartable` where a person must act, `git` where trying again may help. */
   failure(result: GitResult): LandfallError
+  /** The tree of the submodule at `name`, with the repository that it has itself. */
+  within(name: string): Tree
   /** Whether every git that was started here ended by itself, and so has left no lock. */
   readonly endedWell: boolean
 }
@@ -81,6 +83,10 @@ export function openTree({ openGit, order, path, gitDir, signal }: TreeParts): T
       const result = await tree.run(args)
       if (result.code !== 0) throw tree.failure(result)
       return result.stdout
+    },
+    within(name) {
+      const inner = join(path, name)
+      return openTree({ openGit, order, path: inner, gitDir: join(inner, '.git'), signal })
     },
     failure(result) {
       const lock = /Unable to create '(.+\.lock)': File exists/.exec(result.stderr)?.[1]
