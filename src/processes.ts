@@ -93,12 +93,14 @@ export interface LeftoverParts {
  * This process, its ancestors and pid 1 are never touched, so a landfall that a script started does not end itself.
  */
 export async function endLeftovers(parts: LeftoverParts): Promise<number> {
-  const ended = new Set<string>()
+  const ended = new Map<string, Process>()
   const until = performance.now() + KILL_WAIT_MS
   let unsureLooks = UNSURE_LOOKS
   for (let pauseMs = 5; ; pauseMs = Math.min(pauseMs * 2, 100)) {
     // Looked for anew each time: one that was just forked is found in the next round.
-    const { leftovers, isSure } = findLeftovers(parts)
+    const { found, isSure } = findLeftovers(parts)
+    // On its way out a process shows nothing any more, and may still hold a file or a lock.
+    const leftovers = found.length > 0 ? found : [...ended.values()].filter(isThere)
     if (leftovers.length === 0 && (isSure || unsureLooks === 0)) return ended.size
     if (leftovers.length === 0) unsureLooks -= 1
     if (performance.now() > until) {
@@ -106,14 +108,14 @@ export async function endLeftovers(parts: LeftoverParts): Promise<number> {
       return ended.size
     }
     for (const process of leftovers) {
-      if (endProcess(process)) ended.add(`${process.pid} ${process.startTime}`)
+      if (endProcess(process)) ended.set(`${process.pid} ${process.startTime}`, process)
     }
     await sleep(pauseMs)
   }
 }
 
 /** Not `isSure`: a process was there that could not be told from others just now. */
-function findLeftovers({ marks, runs, dataDir }: LeftoverParts): { leftovers: readonly Process[]; isSure: boolean } {
+function findLeftovers({ marks, runs, dataDir }: LeftoverParts): { found: readonly Process[]; isSure: boolean } {
   const spared = ourselves()
   const living = allProcesses().filter((process) => !process.zombie && !spared.has(process.pid))
   const environments = new Map(living.map((process) => [process, environmentOf(process.pid)]))
@@ -122,12 +124,12 @@ function findLeftovers({ marks, runs, dataDir }: LeftoverParts): { leftovers: re
   for (const mark of marks) {
     if (provablyOurs(mark, carriers)) groups.set(mark.pid, mark)
   }
-  const leftovers = living.filter((process) => {
+  const found = living.filter((process) => {
     const mark = groups.get(process.group)
     return carriers.has(process) || (mark !== undefined && process.startTime >= mark.startTime)
   })
   const starting = living.filter((process) => environments.get(process) === 'starting')
-  return { leftovers, isSure: starting.every(({ pid, parent }) => pid === KTHREADD || parent === KTHREADD) }
+  return { found, isSure: starting.every(({ pid, parent }) => pid === KTHREADD || parent === KTHREADD) }
 }
 
 function provablyOurs(mark: ProcessMark, carriers: ReadonlySet<Process>): boolean {
@@ -185,6 +187,11 @@ function ourselves(): ReadonlySet<number> {
   const spared = new Set([1])
   for (let pid = process.pid; pid > 0 && !spared.has(pid); pid = processOf(pid)?.parent ?? 0) spared.add(pid)
   return spared
+}
+
+function isThere({ pid, startTime }: Process): boolean {
+  const now = processOf(pid)
+  return now !== null && now.startTime === startTime && !now.zombie
 }
 
 function endProcess({ pid, startTime }: Process): boolean {
