@@ -37,7 +37,7 @@ export interface Agent {
   readonly url: string | null
   /** Polls every target once, and tells what that makes of each. */
   once(): Promise<readonly PollResult[]>
-  /** Resolves when everything that is due has ended; retries whose time has not come stay queued. */
+  /** Resolves when everything that is due has ended, reports of a start among it; retries whose time has not come stay queued. */
   idle(): Promise<void>
   /**
    * Goes on with another configuration, save for what only a start can change; queued runs take it too, and what runs keeps
@@ -263,7 +263,8 @@ export async function startAgent({ config: first, log, now = Date.now, serves }:
     reporting = Promise.all(reports.map((report) => report()))
     if (serves) await poller.start()
     pruner.start()
-    return { store, url, once, idle: () => lanes.idle(), reload, stop, stopNow }
+    const idle = async () => void (await Promise.all([lanes.idle(), reporting]))
+    return { store, url, once, idle, reload, stop, stopNow }
   } catch (cause) {
     stopping.abort()
     for (const { reject } of [recording, recovered]) reject(new LandfallError('stopping', 'landfall could not start'))

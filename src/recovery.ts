@@ -47,6 +47,6 @@ export async function recover({
   lanes.apply({ queued, superseded: [] })
   if (unfinished.length > 0) log.info('recovered', { interrupted: running.length, queued: queued.length })
   const halfway = (await store.instances()).filter(({ activating }) => activating !== null)
-  const makeGood = async () => void (await Promise.all(halfway.map(({ name }) => runner.makeGood(name))))
+  const makeGood = async () => void (await Promise.all(halfway.map((instance) => runner.makeGood(instance))))
   return [...reports, makeGood]
 }

@@ -1,6 +1,6 @@
 /** landfall once, with a configuration, with a daemon beside it, and with a URL alone. */
 import assert from 'node:assert/strict'
-import { renameSync, writeFileSync } from 'node:fs'
+import { existsSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { landfall, start } from './support/cli.ts'
@@ -40,6 +40,33 @@ test('once runs what is due, says one line a target, and a second call runs noth
   const verbose = await once('-v')
   assert.equal(verbose.code, 0)
   assert.ok(verbose.stdout.startsWith(`at ${commit}\none    deployed ${commit.slice(0, 10)} (run 3)\n`), verbose.stdout)
+})
+
+test('once waits for an activation that a crash has left due, and the run of that target waits for it too', async (t) => {
+  const site = createSite(t)
+  const origin = await site.origin('acme/site')
+  site.script('deploy.sh', 'echo deploy >> $OUT/order')
+  site.script(
+    'reload.sh',
+    'trap "echo cut >> $OUT/order; exit 1" TERM; echo "activate $(cat name)" >> $OUT/order',
+    '[ ! -e hang ] || { touch $OUT/hangs; exec sleep 600; }',
+    '[ ! -e $OUT/slow ] || { until [ -e $OUT/go ]; do sleep 0.05; done; sleep 0.5; rm $OUT/slow; echo done >> $OUT/order; }',
+  )
+  const lines = ['repo = "acme/site"', 'branches = "main"', 'script = "deploy.sh"', 'activate = "reload.sh"']
+  site.configure(`[target.site]\n${lines.join('\n')}\nrerun_interrupted = false`, 'drain = "1ms"')
+  const daemon = await site.start()
+  await daemon.ended(await daemon.accepted({ after: await origin.commit({ name: 'one' }) }))
+  await daemon.accepted({ after: await origin.commit({ name: 'two', hang: '' }) })
+  await until('the activation', () => existsSync(join(site.out, 'hangs')))
+  await daemon.kill()
+  await origin.commit({ name: 'three', hang: null })
+  writeFileSync(join(site.out, 'slow'), '')
+  const once = onceIn(site)()
+  await until('the old release’s activation', () => site.lines('order').length === 5)
+  writeFileSync(join(site.out, 'go'), '')
+  assert.match((await once).stdout, /^site +deployed/)
+  const two = ['deploy', 'activate one', 'deploy', 'activate two']
+  assert.deepEqual(site.lines('order'), [...two, 'activate one', 'done', 'deploy', 'activate three'])
 })
 
 test('once is exit code 1 if a run fails or a poll does, tries again what failed, and the other target is served', async (t) => {

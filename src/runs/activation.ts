@@ -1,7 +1,6 @@
 import type { Config, Target } from '../config/config.ts'
-import { createLocks } from '../git/locks.ts'
 import { targetOfRun } from '../instances.ts'
-import type { Log, Outcome } from '../model.ts'
+import type { Instance, Log, Outcome } from '../model.ts'
 import type { InstancePatch, Store } from '../stores/store.ts'
 import type { Work } from '../work.ts'
 import type { Progress } from './ending.ts'
@@ -26,12 +25,12 @@ export interface Activation {
    * Where a stop or a crash came during `activate`, and `current` is back at what is deployed: activates that, so that no service
    * goes on with a release that is gone. Once, however it ends, for it may be the very thing that stops landfall. Never rejects.
    */
-  makeGood(instance: string): Promise<void>
+  makeGood(instance: Instance): Promise<void>
 }
 
 export function createActivation(parts: ActivationParts): Activation {
   const { config, store, workOf, releases, scripts, log, untilStored } = parts
-  const inTurn = createLocks()
+  const underWay = new Map<string, Promise<void>>()
 
   const remember = (instance: string, change: InstancePatch): Promise<void> =>
     untilStored(() => store.remember(instance, change))
@@ -53,6 +52,14 @@ export function createActivation(parts: ActivationParts): Activation {
     await store.unmarked(run.id)
     if (end === 'succeeded') log.info('activated again', fields)
     else log.warn('activation failed', { ...fields, detail, log: site.reportLog.file })
+  }
+
+  function begin(name: string): Promise<void> {
+    const activation = activateDeployed(name)
+      .catch((cause: unknown) => log.error('activation failed', { target: name, cause }))
+      .finally(() => underWay.delete(name))
+    underWay.set(name, activation)
+    return activation
   }
 
   return {
@@ -79,10 +86,9 @@ export function createActivation(parts: ActivationParts): Activation {
       return { ...activation, end: 'failed', reason: 'activate', detail }
     },
 
-    async makeGood(instance) {
-      await inTurn(instance, undefined, () => activateDeployed(instance)).catch((cause: unknown) =>
-        log.error('activation failed', { target: instance, cause }),
-      )
+    async makeGood({ name, activating }) {
+      // Whoever comes while it is under way waits for it as well.
+      await (underWay.get(name) ?? (activating === null ? null : begin(name)))
     },
   }
 }

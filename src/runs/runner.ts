@@ -46,7 +46,7 @@ export interface Runner {
    */
   interrupted(run: Run): Promise<Report>
   /** `Activation`. */
-  makeGood(instance: string): Promise<void>
+  makeGood(instance: Instance): Promise<void>
 }
 
 /** What a deployment goes on with, once it has decided. */
@@ -88,7 +88,7 @@ export function createRunner(parts: RunnerParts): Runner {
       log.warn('finished', { ...fields, end: outcome.end, reason: outcome.reason })
       return
     }
-    if (instance.activating !== null) await activation.makeGood(instance.name)
+    await activation.makeGood(instance)
     log.info('started', { ...fields, trigger: run.trigger, attempt: run.attempt })
     // What was decided before it was returned to the queue is decided anew.
     const anew = { ...run, repo: repositoryOf(target, run.repo), reason: null, detail: null }
