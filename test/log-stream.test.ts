@@ -21,7 +21,8 @@ test('a log that its account holds a lease on makes nobody wait, and is read onc
   writeFileSync(file, 'told\n')
   const holder = spawn('perl', ['-e', LEASE, file], { stdio: ['ignore', 'pipe', 'inherit'] })
   t.after(() => holder.kill('SIGKILL'))
-  await once(holder.stdout, 'data')
+  const answer = await Promise.race([once(holder.stdout, 'data'), once(holder, 'exit')])
+  assert.equal(String(answer[0]), 'held\n', 'no lease can be had here')
 
   const before = performance.now()
   const goesOn = async () => holder.exitCode === null && holder.signalCode === null
