@@ -4,6 +4,7 @@ import { access, lstat, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { placesSaid } from '../config/at-branch.ts'
 import type { Target } from '../config/config.ts'
+import { shellQuote } from '../git/git.ts'
 import { closedTo, PASS, WRITE } from './check-users.ts'
 
 /** Why runs could not switch `current`, or make the tree at `path`, as far as that is known before there is a branch. */
@@ -27,7 +28,7 @@ async function whyClosed({ account, user, path }: Target, place: string): Promis
   const folder = dirname(place)
   const end = 'its runs would end unstartable'
   if ((await stat(folder).catch(() => null)) === null)
-    return `${folder} is not there, and landfall does not make it: ${end}; run: mkdir -p ${folder}`
+    return `${folder} is not there, and landfall does not make it: ${end}; run: mkdir -p ${shellQuote(folder)}`
   // In a tree that is there landfall works inside.
   if (path !== null && (await lstat(place).catch(() => null)) !== null) return null
   const isOpen =
