@@ -240,6 +240,9 @@ function verdictOf(received: Received, targets: readonly Effect[]): Receipt['ver
   return targets.some((effect) => 'run' in effect) ? 'accepted' : 'ignored'
 }
 
+/** Running or in its lane; with the time of now. What waits for its time is not. */
+const IS_AT_WORK = "finished_at is null and (state = 'running' or not_before is null or not_before <= ?)"
+
 function prepare(db: DatabaseSync) {
   return {
     sameGuid: db.prepare(
@@ -249,12 +252,10 @@ function prepare(db: DatabaseSync) {
     sameBody: db.prepare(
       "select * from deliveries where body_hash = ? and hook = ? and event is ? and received_at >= ? and verdict <> 'duplicate' order by id desc limit 1",
     ),
-    isUnfinished: db.prepare(
-      "select 1 from runs where id = ? and finished_at is null and (state = 'running' or not_before is null or not_before <= ?)",
-    ),
+    isUnfinished: db.prepare(`select 1 from runs where id = ? and ${IS_AT_WORK}`),
     hasUnfinished: db.prepare(
-      `select 1 from runs indexed by runs_following where delivery = ? and finished_at is null and trigger in ('retry', 'recovery')
-         and (state = 'running' or not_before is null or not_before <= ?) limit 1`,
+      `select 1 from runs indexed by runs_following where delivery = ? and trigger in ('retry', 'recovery')
+         and ${IS_AT_WORK} limit 1`,
     ),
     delivery: db.prepare(
       'insert into deliveries (id, hook, forge, guid, event, forge_event, verdict, reason, detail, repeats, repo, changes, targets, body_hash, received_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',

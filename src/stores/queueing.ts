@@ -19,6 +19,9 @@ export interface Made {
   readonly superseded: readonly number[]
 }
 
+/** The columns of `Waiting`. */
+const WAITING = 'id, announced, before, trigger, place, not_before'
+
 export function createQueueing(db: DatabaseSync) {
   const sql = {
     // One that was retired begins anew.
@@ -49,11 +52,11 @@ export function createQueueing(db: DatabaseSync) {
     announcedMove: db.prepare('update runs set before = ? where id = ? and before is null'),
     bringForward: db.prepare("update runs set not_before = ? where id = ? and state = 'queued' and not_before > ?"),
     waiting: db.prepare(
-      "select id, announced, before, trigger, place, not_before from runs indexed by runs_unfinished where target = ? and finished_at is null and state = 'queued'",
+      `select ${WAITING} from runs indexed by runs_unfinished where target = ? and finished_at is null and state = 'queued'`,
     ),
     // Not by way of all that is unfinished: a sequential lane may hold thousands.
     waitingRetries: db.prepare(
-      `select id, announced, before, trigger, place, not_before from runs indexed by runs_following
+      `select ${WAITING} from runs indexed by runs_following
        where target = ? and trigger = 'retry' and trigger in ('retry', 'recovery') and finished_at is null and state = 'queued'`,
     ),
     others: db.prepare(

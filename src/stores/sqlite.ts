@@ -38,8 +38,8 @@ export async function openSqlite(parts: SqliteParts): Promise<Store> {
 }
 
 /**
- * A run as it stands in the database of another process, which may have ended; null where it cannot be read. Nothing is
- * changed, so that the directory need not be the caller's.
+ * A run as it stands in the database of another process, which may have ended; null where it cannot be read.
+ * Nothing in it is changed.
  */
 export function readRun(dataDir: string, id: number): Run | null {
   let db: DatabaseSync | null = null
